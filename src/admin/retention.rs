@@ -30,24 +30,44 @@ impl Admin {
     /// (files of the partition are missing or unreadable);
     /// [`Error::ReadOnly`](crate::Error::ReadOnly); [`Error::Closed`](crate::Error::Closed). After
     /// [`Error::Io`](crate::Error::Io) and [`Error::SyncFailed`](crate::Error::SyncFailed) the
-    /// records may be deleted or not. On a replicated broker
-    /// [`Error::NotLeader`](crate::Error::NotLeader).
+    /// records may be deleted or not.
+    ///
+    /// On a replicated broker also [`Error::NotLeader`](crate::Error::NotLeader), and
+    /// [`Error::Config`](crate::Error::Config) if the transport or an event of the member calls it:
+    /// nothing is deleted then. After [`Error::LeadershipLost`](crate::Error::LeadershipLost),
+    /// [`Error::Timeout`](crate::Error::Timeout) and the error by which the member has failed, this
+    /// member has deleted the records, and it is not known whether a majority has noted that: if
+    /// another member leads, they may be there again. The call can be repeated, at the leader.
     ///
     /// # Durability
     ///
     /// On return the records stay deleted after any crash. If a removed file appears again after a
     /// loss of power, the next opening removes it.
     ///
-    /// On a replicated broker the call does not wait for the other members. They learn the new log
-    /// start with what they copy next; if another member leads before one has, the records may be
-    /// there again.
+    /// On a replicated broker a majority of the members has noted the log start on stable storage: the
+    /// records stay deleted, whatever member leads.
     ///
     /// # Blocking
     ///
-    /// For the disk: two syncs, and one of the directory.
+    /// For the disk: two syncs, and one of the directory. On a replicated broker then for a majority of
+    /// the members, at most the acknowledgement timeout of the group, of real time; without background
+    /// threads the call [ticks](crate::ReplicationHandle::tick) itself.
     #[doc(alias = "deleteRecords")]
     pub fn delete_records(&self, partition: impl Into<TopicPartition>, before: u64) -> Result<u64> {
-        self.run().space().retention().delete_records(&partition.into(), before)
+        let partition = partition.into();
+        #[cfg(feature = "replication")]
+        if let Some(member) = self.run().attached() {
+            member.check_wait()?;
+        }
+        let deleted = self.run().space().retention().delete_records(&partition, before)?;
+        #[cfg(feature = "replication")]
+        if deleted.led.is_some()
+            && let Some(member) = self.run().attached()
+        {
+            let id = (deleted.topic, partition.partition);
+            member.wait_start(id, before, deleted.led.number())?;
+        }
+        Ok(deleted.log_start)
     }
 
     /// Applies the retention settings of all topics now. This also happens in the background every

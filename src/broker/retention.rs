@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::format::TopicId;
 use crate::log::retention::{RetentionPolicy, SegmentFacts, deletes};
 use crate::partition::PartitionCore;
+use crate::partition::lead::LedEpoch;
 use crate::record::TopicPartition;
 use crate::topic::TopicShared;
 
@@ -33,6 +34,15 @@ struct Removal {
     start: u64,
     /// What kept the last segment from being replaced. Reported once the others are removed.
     refused: Option<Error>,
+}
+
+/// Records that were deleted here.
+#[cfg_attr(not(feature = "replication"), expect(dead_code, reason = "no other member has them"))]
+pub(crate) struct DeletedRecords {
+    pub(crate) topic: TopicId,
+    pub(crate) log_start: u64,
+    /// The leadership under which they were.
+    pub(crate) led: LedEpoch,
 }
 
 impl Retention {
@@ -81,12 +91,15 @@ impl Retention {
         self.remove(removal.as_slice())
     }
 
-    /// Moves the log start of a partition to `before`, unless it is there already. Returns the log
-    /// start.
-    pub(crate) fn delete_records(&self, partition: &TopicPartition, before: u64) -> Result<u64> {
+    /// Moves the log start of a partition to `before`, unless it is there already.
+    pub(crate) fn delete_records(
+        &self,
+        partition: &TopicPartition,
+        before: u64,
+    ) -> Result<DeletedRecords> {
         self.run.gate().check_open()?;
         self.run.gate().check_writable()?;
-        self.run.context().lead().check()?;
+        let led = self.run.context().lead().check()?;
         let topic = self.run.live().get(&partition.topic)?;
         let core = topic.partition(partition.partition)?;
         core.log().status().check_available()?;
@@ -99,7 +112,7 @@ impl Retention {
             self.run.env().trace.deliver();
             deleted?;
         }
-        Ok(core.log_start())
+        Ok(DeletedRecords { topic: topic.id, log_start: core.log_start(), led })
     }
 
     /// Moves the log start of a follower to that of its leader, if its own is lower. It lies not

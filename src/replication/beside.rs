@@ -20,14 +20,16 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use super::catalog::EngineCatalog;
-use super::driver::{Driver, Output, Replacing, Resigning, Timing, take_changed};
+use super::driver::{
+    Driver, Output, Replacing, Resigning, Timing, await_start, forget_start, key_of, noted_starts,
+    take_changed,
+};
 use super::handle::{Calls, ReplicationHandle, Shared};
 use super::late::Late;
-use super::member::LeadRefused;
 use super::membership::GroupId;
 use super::settings::{OnEvent, Replication};
 use super::shell::{Catalog, Shell};
-use super::status::{ForcedLead, error_of, note_event};
+use super::status::{ForcedLead, error_of, note_event, refused};
 use super::transport::Transport;
 use super::wire::{Frame, Said, pack};
 use crate::broker::attached::Attached;
@@ -37,7 +39,7 @@ use crate::broker::{Broker, BrokerBuilder};
 use crate::clock::{RunClock, real_now};
 use crate::error::{Error, Result};
 use crate::foreign::{self, HoldBack};
-use crate::partition::leadership::Leadership;
+use crate::partition::leadership::{Leadership, PartitionId};
 use crate::record::{LeaderEpoch, NodeId};
 #[cfg(feature = "testing")]
 use crate::seams::{Drive, Seams};
@@ -194,7 +196,7 @@ impl<C: Catalog + Send + 'static> Beside<C> {
             *show_due = now.saturating_add(SHOWN_EVERY);
         }
         let failure = driver.shell().failure().map(error_of);
-        self.shared.show(status, failure, driver.confirmed());
+        self.shared.show(status, failure, (driver.confirmed(), noted_starts(driver)));
     }
 
     /// Does something with the member, and has what comes of it sent and reported.
@@ -496,33 +498,6 @@ impl<C: Catalog + Send + 'static> Calls for Beside<C> {
     }
 }
 
-/// The error of a call that is refused.
-fn refused(why: LeadRefused, epoch: LeaderEpoch) -> Error {
-    let reason = match why {
-        LeadRefused::Fenced { promised } => {
-            let id = "leader epoch".to_owned();
-            return Error::Fenced { id, epoch: epoch.0, current: promised.0 };
-        }
-        LeadRefused::TooFar { promised } => {
-            return Error::config(
-                "lead",
-                format!("epoch {} lies too far above {}", epoch.0, promised.0),
-            );
-        }
-        LeadRefused::Learner => {
-            "this directory is not the one that the group knows for this member; `replace_member` \
-             admits it"
-        }
-        LeadRefused::Recovering => {
-            "this member may have lost records; it can lead once it has copied them from a leader"
-        }
-        LeadRefused::Damaged => {
-            "a log of this member is damaged; it can lead once it has copied it from a leader"
-        }
-    };
-    Error::config("lead", reason)
-}
-
 impl<C: Catalog + Send + 'static> Attached for Beside<C> {
     fn run(&self) {
         let _ = self.turn_all();
@@ -544,6 +519,24 @@ impl<C: Catalog + Send + 'static> Attached for Beside<C> {
         self.shared.end();
         drop(self.deliver(true));
         drop(driver);
+    }
+
+    fn check_wait(&self) -> Result<()> {
+        self.must_run().map(drop)
+    }
+
+    fn wait_start(&self, partition: PartitionId, start: u64, epoch: u32) -> Result<()> {
+        let (log, epoch, timeout) = (key_of(partition), LeaderEpoch(epoch), self.ack_timeout());
+        self.with(|driver, now| {
+            await_start(driver, log);
+            take_changed(driver, now);
+            Ok(())
+        })?;
+        let waited = self.shared.wait_start(log, start, epoch, timeout);
+        if let Some(driver) = &mut self.running.lock().driver {
+            forget_start(driver, log);
+        }
+        waited
     }
 
     fn metrics(&self) -> ReplicationMetrics {

@@ -53,7 +53,15 @@ mod tests {
 
     fn asked(from: u64, before: u32) -> Fetch {
         let before = Some(LeaderEpoch(before));
-        Fetch { log: LogKey::Offsets, from, before, adopted: false, synced: from, held: from }
+        Fetch {
+            log: LogKey::Offsets,
+            from,
+            before,
+            adopted: false,
+            synced: from,
+            held: from,
+            start: 0,
+        }
     }
 
     /// It was accepted without comparing, because the record below the start is removed: the follower

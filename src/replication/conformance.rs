@@ -136,7 +136,8 @@ fn frame(from: NodeId, to: NodeId, number: u64, size: usize) -> Result<Frame, St
         Said::Signal(Signal { group, from, to, epoch, sign: Sign::Missing })
     } else {
         let (log, before) = (LogKey::Meta, None);
-        let asked = Fetch { log, from: number, before, adopted: false, synced: 0, held: 0 };
+        let asked =
+            Fetch { log, from: number, before, adopted: false, synced: 0, held: 0, start: 0 };
         let found = Found::Records { ranges: Vec::new(), changes: Vec::new() };
         let body = Body::Fetched(Fetched { to: from, asked, start: 0, led: None, found });
         let bytes: Vec<u8> = (0..=250_u8).cycle().take(size).collect();

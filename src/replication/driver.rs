@@ -9,6 +9,8 @@
 
 mod shown;
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use super::message::Body;
 use super::pulse::Pulse;
 use super::role::Role;
 use super::session;
-use super::shell::{Catalog, Shell, say_again};
+use super::shell::{Catalog, Shell, say_again, say_starts};
 use super::signal::{Sign, Signal, Sums};
 use super::status::{Counts, ForcedLead, ReplicationEvent, ReplicationStatus};
 use super::view;
@@ -458,6 +460,8 @@ impl<C: Catalog> Driver<C> {
             Role::Leader(_) => {
                 self.pulse.beat();
                 self.shell.resend();
+                // Who has missed it does not ask: it lacks no record.
+                say_starts(&mut self.shell, self.shown.awaited_starts.keys().copied());
                 self.try_replace();
             }
             Role::Candidate(_) => self.shell.resend(),
@@ -573,6 +577,29 @@ pub(super) fn take_changed<C: Catalog>(driver: &mut Driver<C>, now: Duration) {
         driver.shell.notice(key_of(partition));
     }
     driver.collect(now);
+}
+
+/// A caller awaits that a majority has noted the start of a log.
+pub(super) fn await_start<C: Catalog>(driver: &mut Driver<C>, key: LogKey) {
+    let callers = driver.shown.awaited_starts.entry(key).or_default();
+    *callers = callers.saturating_add(1);
+}
+
+/// It awaits that no more.
+pub(super) fn forget_start<C: Catalog>(driver: &mut Driver<C>, key: LogKey) {
+    if let Entry::Occupied(mut callers) = driver.shown.awaited_starts.entry(key) {
+        *callers.get_mut() = callers.get().saturating_sub(1);
+        if *callers.get() == 0 {
+            callers.remove();
+        }
+    }
+}
+
+/// The log starts that a majority has noted, of the logs of which that is awaited.
+pub(super) fn noted_starts<C: Catalog>(driver: &Driver<C>) -> BTreeMap<LogKey, u64> {
+    let member = driver.shell.member();
+    let awaited = driver.shown.awaited_starts.keys();
+    awaited.filter_map(|key| Some((*key, view::noted_start(member, *key)?))).collect()
 }
 
 /// The log of a partition of the engine.

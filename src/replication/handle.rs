@@ -3,10 +3,12 @@
 //! Owns: what is shared with the thread of the member: what has arrived, and what is shown. Must not
 //! know: the protocol.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::inbox::Inbox;
+use super::log_key::LogKey;
 use super::status::{Counts, ForcedLead, MemberState, MemberStatus, ReplicationStatus, Role};
 use super::traffic::Traffic;
 use super::wire::Frame;
@@ -54,6 +56,8 @@ struct Shows {
     counts: Counts,
     /// The last beat that a majority has answered.
     confirmed: u64,
+    /// The log starts that a majority has noted, where a caller awaits that.
+    starts: BTreeMap<LogKey, u64>,
     /// Why the member does nothing any more.
     failure: Option<Error>,
     /// Whether there is a member: not before the broker is open, nor after it is closed.
@@ -92,8 +96,9 @@ impl Shared {
             cuts_refused: 0,
             failure: None,
         };
-        let (counts, confirmed, failure, is_open) = (Counts::default(), 0, None, false);
-        let shows = Shows { status, counts, confirmed, failure, is_open, runners: 0 };
+        let (counts, starts) = (Counts::default(), BTreeMap::new());
+        let (confirmed, failure, is_open, runners) = (0, None, false, 0);
+        let shows = Shows { status, counts, confirmed, starts, failure, is_open, runners };
         Self {
             me,
             inbox: Inbox::new(),
@@ -128,11 +133,11 @@ impl Shared {
         &self,
         status: Option<(ReplicationStatus, Counts)>,
         failure: Option<Error>,
-        confirmed: u64,
+        (confirmed, starts): (u64, BTreeMap<LogKey, u64>),
     ) {
         let mut shows = self.shows.lock();
-        let is_news = shows.confirmed != confirmed || status.is_some();
-        shows.confirmed = confirmed;
+        let is_news = shows.confirmed != confirmed || shows.starts != starts || status.is_some();
+        (shows.confirmed, shows.starts) = (confirmed, starts);
         shows.failure = failure;
         if let Some((status, counts)) = status {
             (shows.status, shows.counts) = (status, counts);
@@ -167,6 +172,28 @@ impl Shared {
             elections: counts.elections,
             truncations: counts.truncations,
         }
+    }
+
+    /// Waits until a majority has noted that a log begins at `start`, or above. The member awaits that.
+    ///
+    /// # Errors
+    ///
+    /// The leadership of `epoch` has ended, the time is over, or the member has failed or ended. The start
+    /// may be kept or not.
+    pub(super) fn wait_start(
+        &self,
+        log: LogKey,
+        start: u64,
+        epoch: LeaderEpoch,
+        timeout: Duration,
+    ) -> Result<()> {
+        self.wait(timeout, |shows| {
+            if shows.starts.get(&log).is_some_and(|noted| *noted >= start) {
+                return Some(Ok(()));
+            }
+            let leads = shows.status.role == Role::Leader && shows.status.epoch == epoch;
+            (!leads).then_some(Err(Error::LeadershipLost))
+        })
     }
 
     fn calls(&self) -> Result<Arc<dyn Calls>> {

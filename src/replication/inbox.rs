@@ -147,7 +147,15 @@ mod tests {
         use super::super::message::Fetch;
         let (log, before) = (LogKey::Meta, None);
         frame(
-            Body::Fetch(Fetch { log, from: 0, before, adopted: false, synced: 0, held: 0 }),
+            Body::Fetch(Fetch {
+                log,
+                from: 0,
+                before,
+                adopted: false,
+                synced: 0,
+                held: 0,
+                start: 0,
+            }),
             batch,
         )
     }

@@ -107,7 +107,7 @@ mod tests {
         let run = |node| MemberRun { node: NodeId(node), directory, session: 1 };
         let before = Some(LeaderEpoch(1));
         let log = LogKey::Offsets;
-        let asked = Fetch { log, from, before, adopted, synced: from, held: from };
+        let asked = Fetch { log, from, before, adopted, synced: from, held: from, start: 0 };
         let found = Found::Records { ranges: Vec::new(), changes: Vec::new() };
         let led = Some(Led { began: 0, watermark, end: 9 });
         let body = Body::Fetched(Fetched { to: run(to), asked, start: 0, led, found });

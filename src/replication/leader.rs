@@ -84,8 +84,8 @@ impl Leader {
         let copies = self.copies.entry(asked.log).or_default();
         let key = (run.node, run.directory);
         let is_late = copies.get(&key).is_some_and(|known| {
-            let reached = (known.asked.from, known.asked.synced);
-            let is_less = asked.from < reached.0 || asked.synced < reached.1;
+            let Fetch { from, synced, start, .. } = known.asked;
+            let is_less = asked.from < from || asked.synced < synced || asked.start < start;
             known.run == run && known.asked.adopted && (!asked.adopted || is_less)
         });
         if !is_late {
@@ -154,6 +154,29 @@ impl Leader {
         needed.iter().map(|(_, membership)| membership.reached(held)).min().flatten()
     }
 
+    /// The log start that a majority of each of these memberships has noted; `own` is the leader's. Also in
+    /// a log that has not adopted the epoch: who leads next takes the greatest that anybody names who
+    /// promises, whatever else that member has.
+    pub(super) fn noted_start(
+        &self,
+        log: LogKey,
+        me: MemberRun,
+        own: u64,
+        needed: &[(u64, Membership)],
+    ) -> Option<u64> {
+        let noted = |node: NodeId, directory: DirectoryId| {
+            if node == me.node {
+                return (directory == me.directory).then_some(own);
+            }
+            let copy = self.copies.get(&log)?.get(&(node, directory))?;
+            Some(copy.asked.start)
+        };
+        if !Rule::StartCounted.holds() {
+            return Some(own);
+        }
+        needed.iter().map(|(_, membership)| membership.reached(noted)).min().flatten()
+    }
+
     /// How far the run that a member asked from last has a log; zero if it has not asked for it.
     pub(super) fn copied(&self, log: LogKey, node: NodeId) -> u64 {
         let copies = self.copies.get(&log).into_iter().flatten();
@@ -200,7 +223,8 @@ mod tests {
         let run = MemberRun { node: NodeId(2), directory, session: 1 };
         let before = Some(LeaderEpoch(1));
         let mut leader = Leader::new(LeaderEpoch(2), BTreeMap::new());
-        let mut asked = Fetch { log, from: 5, before, adopted: false, synced: 3, held: 5 };
+        let mut asked =
+            Fetch { log, from: 5, before, adopted: false, synced: 3, held: 5, start: 0 };
         leader.asked(run, asked, |_| true);
         assert_eq!(leader.held(log, run.node, directory, false), None);
         asked.adopted = true;
@@ -229,7 +253,8 @@ mod tests {
             session: 1,
         };
         let named = |asking: MemberRun| asking.directory == DirectoryId(0);
-        let asked = Fetch { log, from: 5, before: None, adopted: true, synced: 5, held: 5 };
+        let asked =
+            Fetch { log, from: 5, before: None, adopted: true, synced: 5, held: 5, start: 0 };
         let mut leader = Leader::new(LeaderEpoch(2), BTreeMap::new());
         for directory in 0..50 {
             leader.asked(run(directory), asked, named);

@@ -163,6 +163,9 @@ impl Member {
         let Some(log) = self.state.logs().get(key) else { return out };
         if start <= log.watermark {
             self.state.raise_start(key, start, &mut out);
+            if !out.is_empty() {
+                say_start(self, key, &mut out);
+            }
         }
         out
     }
@@ -558,7 +561,8 @@ impl Member {
             Role::Follower(None) | Role::Leader(_) => false,
         };
         let Some(question) = self.state.question(message.epoch, key) else { return };
-        let asked = Fetch { synced: question.synced, held: question.held, ..fetched.asked };
+        let Fetch { synced, held, start, .. } = question;
+        let asked = Fetch { synced, held, start, ..fetched.asked };
         let is_current = asked == question || !Rule::AnswerAsked.holds();
         if !(to_this_run && is_expected && is_current) {
             return;
@@ -599,8 +603,12 @@ impl Member {
         }
         if matches!(self.role, Role::Candidate(_)) {
             self.proceed(out);
-        } else if self.state.question(message.epoch, key) != Some(question) {
-            self.state.fetch(message.epoch, key, message.from.node, out);
+        } else {
+            let known = Fetch { start: fetched.asked.start, ..question };
+            let again = self.state.question(message.epoch, key);
+            if again != Some(known) {
+                self.state.fetch(message.epoch, key, message.from.node, out);
+            }
         }
     }
 
@@ -660,6 +668,14 @@ fn ask(state: &State, role: &Role, again: bool, out: &mut Effects) {
 fn beat(state: &State, epoch: LeaderEpoch, out: &mut Effects) {
     for node in state.others() {
         state.send(node, epoch, Body::Beat, out);
+    }
+}
+
+/// The leader says where a log begins. Those that were given records learn it when they ask again.
+pub(super) fn say_start(member: &mut Member, key: LogKey, out: &mut Effects) {
+    // Each member cleans up the internal logs for itself.
+    if matches!(key, LogKey::Partition { .. }) {
+        member.answer_waiting(key, out);
     }
 }
 

@@ -91,6 +91,8 @@ pub(crate) struct Fetch {
     pub(crate) synced: u64,
     /// How far it would miss nothing after what its durability level allows.
     pub(crate) held: u64,
+    /// Where its log begins, which is noted durably.
+    pub(crate) start: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

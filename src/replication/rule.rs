@@ -91,14 +91,21 @@ rules! {
     RepairNoted,
     /// P15: where a log continues is durable before what it had is removed.
     StartNoted,
+    /// P15: a log start is acknowledged when a majority has noted it.
+    StartCounted,
 }
 
 #[cfg(test)]
 impl Rule {
     /// Those that depend on damage, on retention, or on copies of directories, which the
     /// exploration does not have. The simulation over the engine removes them.
-    pub(crate) const SIMULATED: &[Self] =
-        &[Self::DamagedPromisesNothing, Self::RepairNoted, Self::StartNoted, Self::NewestSession];
+    pub(crate) const SIMULATED: &[Self] = &[
+        Self::DamagedPromisesNothing,
+        Self::RepairNoted,
+        Self::StartNoted,
+        Self::StartCounted,
+        Self::NewestSession,
+    ];
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod aside;
 mod feed;
 mod files;
 mod found;
+mod starts;
 mod stored;
 
 use std::collections::BTreeSet;
@@ -39,6 +40,7 @@ use crate::record::{LeaderEpoch, NodeId, TopicPartition};
 use aside::Aside;
 use feed::Feeds;
 use files::Files;
+pub(crate) use starts::say_starts;
 
 /// How many bytes of batches a frame has at most, unless one batch alone is larger. Tests send little at
 /// a time, because something may happen in between.

@@ -234,6 +234,17 @@ fn started_anew() -> Result<(), Violation> {
     group.settle().map(drop)
 }
 
+/// A leader moves a log start, and dies before anybody has heard of it.
+fn moved_alone() -> Result<(), Violation> {
+    let mut group = Group::new(3, Durability::Os, 1);
+    group.begin()?;
+    group.write(0, 4)?;
+    group.flush()?;
+    group.sever(0);
+    group.remove_below(0, 3)?;
+    fail_over(&mut group).map(drop)
+}
+
 /// A directory is put back from a copy, without records that it had confirmed in so many later runs, and
 /// finds the leader. Before it has copied them, the leader dies.
 fn put_back(later_runs: usize) -> Result<(), Violation> {
@@ -621,6 +632,7 @@ fn without(rule: Rule, seed: u64) -> Result<(), Violation> {
     match rule {
         Rule::RepairNoted => repaired_too_late(),
         Rule::StartNoted => started_anew(),
+        Rule::StartCounted => moved_alone(),
         Rule::DamagedPromisesNothing => rotten_and_asked(),
         Rule::NewestSession => (1..=2).try_for_each(put_back),
         _ => live(&any(seed), &mut Sum::default()),

@@ -165,8 +165,16 @@ impl State {
         if log.damaged {
             // All of it is asked for. What `__meta` says of the members is not given up.
             let from = log.history.start();
-            let all = Fetch { log: key, from, before: None, adopted: false, synced: 0, held: 0 };
-            return (key != LogKey::Meta).then_some(all);
+            let nothing = Fetch {
+                log: key,
+                from,
+                before: None,
+                adopted: false,
+                synced: 0,
+                held: 0,
+                start: 0,
+            };
+            return (key != LogKey::Meta).then_some(nothing);
         }
         Some(Fetch {
             log: key,
@@ -175,6 +183,7 @@ impl State {
             adopted: self.adopted(key) == epoch,
             synced: self.logs.synced_end(key),
             held: self.logs.held(key),
+            start: log.history.start(),
         })
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::member::LeadRefused;
 pub use crate::broker::replication_metrics::Role;
 use crate::error::Error;
 use crate::log::replica::refusal::Failure;
@@ -161,6 +162,33 @@ pub(super) fn error_of(failure: &Failure) -> Error {
         Failure::Failed(error) => error.clone(),
         Failure::Refused(refusal) => Error::config("replication", format!("{refusal:?}")),
     }
+}
+
+/// The error of a call that is refused.
+pub(super) fn refused(why: LeadRefused, epoch: LeaderEpoch) -> Error {
+    let reason = match why {
+        LeadRefused::Fenced { promised } => {
+            let id = "leader epoch".to_owned();
+            return Error::Fenced { id, epoch: epoch.0, current: promised.0 };
+        }
+        LeadRefused::TooFar { promised } => {
+            return Error::config(
+                "lead",
+                format!("epoch {} lies too far above {}", epoch.0, promised.0),
+            );
+        }
+        LeadRefused::Learner => {
+            "this directory is not the one that the group knows for this member; `replace_member` \
+             admits it"
+        }
+        LeadRefused::Recovering => {
+            "this member may have lost records; it can lead once it has copied them from a leader"
+        }
+        LeadRefused::Damaged => {
+            "a log of this member is damaged; it can lead once it has copied it from a leader"
+        }
+    };
+    Error::config("lead", reason)
 }
 
 /// Hands an event on to subscribers of events, if there may be any.

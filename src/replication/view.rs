@@ -24,6 +24,15 @@ pub(super) fn is_current(member: &Member) -> bool {
     matches!(member.role(), Role::Leader(leader) if leader.is_current())
 }
 
+/// The start of a log that a majority has noted; `None` if this member does not lead, or does not know of a
+/// majority.
+pub(super) fn noted_start(member: &Member, key: LogKey) -> Option<u64> {
+    let Role::Leader(leader) = member.role() else { return None };
+    let state = member.state();
+    let own = state.logs().get(key)?.history.start();
+    leader.noted_start(key, state.me(), own, &state.needed())
+}
+
 /// How many records another member has copied from this leader, over all logs.
 pub(super) fn copied_by(member: &Member, node: NodeId) -> u64 {
     let Role::Leader(leader) = member.role() else { return 0 };

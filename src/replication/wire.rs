@@ -7,7 +7,7 @@
 //! ```text
 //! offset  size
 //!      0     3  "lpf"
-//!      3     1  version: 1
+//!      3     1  version: 2 (1 had no log start in questions)
 //!      4     1  class: 0 control, 1 data
 //!      5     3  zero
 //!      8     4  checksum of all that follows, but for the batches, which have checksums of their own
@@ -32,7 +32,7 @@ use crate::log::replica::under::Under;
 use crate::record::NodeId;
 
 const MAGIC: &[u8; 3] = b"lpf";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const CONTROL: u8 = 0;
 const DATA: u8 = 1;
 const CHECKSUM_AT: usize = 8;
@@ -290,7 +290,7 @@ pub(crate) fn unpack(frame: &Frame) -> Result<Vec<Said>, TransportError> {
 pub(crate) fn sealed(head: &[u8]) -> Vec<u8> {
     let size = u32::try_from(head.len()).unwrap_or(u32::MAX).to_le_bytes();
     let checksum = Checksum::of_both(&size, head).value().to_le_bytes();
-    [&b"lpf\x01\x00\x00\x00\x00"[..], &checksum, &size, head].concat()
+    [&MAGIC[..], &[VERSION, CONTROL, 0, 0, 0], &checksum, &size, head].concat()
 }
 
 /// Whether the values of a message are possible.

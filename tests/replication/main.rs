@@ -10,6 +10,7 @@
 )]
 
 mod calls;
+mod deletions;
 mod failover;
 mod group;
 mod procedures;

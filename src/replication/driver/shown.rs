@@ -2,7 +2,7 @@
 //!
 //! Owns: the memory of what was reported, so that a state is reported once. Must not know: messages.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::super::log_key::LogKey;
@@ -32,6 +32,8 @@ pub(super) struct Shown {
     /// the leader.
     cuts_refused: u64,
     refused: BTreeSet<LogKey>,
+    /// How many callers await that a majority has noted the start of a log.
+    pub(super) awaited_starts: BTreeMap<LogKey, usize>,
 }
 
 impl Shown {

@@ -103,6 +103,7 @@ fn row_h06_a_cut_below_the_high_watermark_is_refused_and_reported() {
         adopted: false,
         synced: 0,
         held: 3,
+        start: 0,
     };
     let to = member.state().me();
     let answer = |watermark, began, found| {

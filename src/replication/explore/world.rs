@@ -305,8 +305,8 @@ fn is_late(answer: &Fetched, to: &Node, from: MemberRun, epoch: LeaderEpoch) -> 
         Role::Follower(Some(known)) if known.epoch == epoch => {
             let question = state.question(epoch, answer.asked.log);
             let is_other = |question: Fetch| {
-                let Fetch { synced, held, .. } = question;
-                question != Fetch { synced, held, ..answer.asked }
+                let Fetch { synced, held, start, .. } = question;
+                question != Fetch { synced, held, start, ..answer.asked }
             };
             known.leader != from || answer.led.is_none() || question.is_some_and(is_other)
         }

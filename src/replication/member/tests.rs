@@ -66,6 +66,62 @@ fn a_log_start_that_moved_right_before_a_leadership_ended_is_noted() {
     assert_eq!(alone.start_moved(log, 5), [Effect::RaiseStart { log, start: 5 }]);
 }
 
+/// The others learned of a log start with what was appended next, if anything was. And what a majority has
+/// noted of it is what their questions say.
+// RED: src/replication/member.rs
+//   - say_start(self, key, &mut out);
+// RED: src/replication/leader.rs
+//   - asked.start < start;
+//   + false;
+#[test]
+fn a_log_start_is_said_at_once_and_noted_by_those_who_say_so() {
+    let mut leader = member(3, Notes::new(run(0)));
+    leader.lead(LeaderEpoch(1)).unwrap();
+    let from = |body| {
+        let (group, epoch) = (Some(GroupId(1)), LeaderEpoch(1));
+        Envelope { group, from: run(1), to: NodeId(0), epoch, body }
+    };
+    let promised = Promised { to: run(0), logs: [].into(), has_membership: true };
+    leader.receive(&from(Body::Promised(promised)));
+    let log = LogKey::Partition { topic: 7, partition: 0 };
+    let created = MetaChange::Created { log, counts_synced: false, epoch: LeaderEpoch(1) };
+    leader.appended(LogKey::Meta, 1, &[(1, created)]).unwrap();
+    leader.appended(log, 5, &[]).unwrap();
+    let asks = |log, end, start| {
+        let before = Some(LeaderEpoch(1));
+        from(Body::Fetch(Fetch {
+            log,
+            from: end,
+            before,
+            adopted: true,
+            synced: end,
+            held: end,
+            start,
+        }))
+    };
+    leader.receive(&asks(LogKey::Meta, 2, 0));
+    leader.receive(&asks(log, 5, 0));
+    let effects = leader.start_moved(log, 3);
+    assert_eq!(effects.first(), Some(&Effect::RaiseStart { log, start: 3 }));
+    let starts = sent(&effects).into_iter().filter_map(|envelope| match &envelope.body {
+        Body::Fetched(fetched) => Some((envelope.to, fetched.start)),
+        _ => None,
+    });
+    assert_eq!(starts.collect::<Vec<_>>(), [(NodeId(1), 3)]);
+    let noted = |leader: &Member| super::super::view::noted_start(leader, log);
+    assert_eq!(noted(&leader), Some(0));
+    leader.receive(&asks(log, 5, 3));
+    assert_eq!(noted(&leader), Some(3));
+    // One that is late.
+    leader.receive(&asks(log, 5, 0));
+    assert_eq!(noted(&leader), Some(3));
+    // Its own alone is no majority.
+    leader.start_moved(log, 4);
+    assert_eq!(noted(&leader), Some(3));
+    leader.resign();
+    assert_eq!(noted(&leader), None);
+}
+
 /// Nobody could give back what it lost, so it does not wait for anybody.
 #[test]
 fn a_group_of_one_is_never_recovering() {
@@ -389,7 +445,8 @@ fn a_leader_is_current_when_each_log_has_caught_up() {
     let current = Effect::Event(Event::Current(LeaderEpoch(1)));
     let mut is_current_after = |log, end| {
         let before = Some(LeaderEpoch(0));
-        let asked = Fetch { log, from: end, before, adopted: true, synced: end, held: end };
+        let asked =
+            Fetch { log, from: end, before, adopted: true, synced: end, held: end, start: 0 };
         one.receive(&from(Body::Fetch(asked))).contains(&current)
     };
     assert!(!is_current_after(LogKey::Meta, 1));

@@ -239,7 +239,7 @@ mod tests {
     /// A question for a log, of a member that has so much of it.
     fn fetch(topic: u128, from: u64) -> Fetch {
         let log = log(topic);
-        Fetch { log, from, before: None, adopted: false, synced: 0, held: 0 }
+        Fetch { log, from, before: None, adopted: false, synced: 0, held: 0, start: 0 }
     }
 
     fn question(of: MemberRun, topic: u128, from: u64) -> Envelope {

@@ -218,6 +218,9 @@ impl Group {
                 Event::Leading(epoch) => {
                     self.led += 1;
                     self.truth.leads(epoch, me)?;
+                    for (key, log) in run.shell.member().state().logs().iter() {
+                        self.truth.leads_from(key, log.history.start())?;
+                    }
                 }
                 Event::CutRefused(log) => {
                     return Err(Violation(format!("{me:?} would cut visible records of {log:?}")));
@@ -266,6 +269,11 @@ impl Group {
         }
         self.anew += u64::from(!logs.is_whole());
         for (key, log) in logs.iter() {
+            if let (LogKey::Partition { .. }, Some(noted)) =
+                (key, view::noted_start(run.shell.member(), key))
+            {
+                self.truth.notes_start(key, noted);
+            }
             match key {
                 LogKey::Meta => self.cleaned.0 = self.cleaned.0.max(log.history.start()),
                 LogKey::Offsets => self.cleaned.1 = self.cleaned.1.max(log.history.start()),

@@ -21,6 +21,8 @@ pub(super) struct Truth {
     leaders: BTreeMap<LeaderEpoch, MemberRun>,
     /// The greatest log start that was asked for.
     starts: BTreeMap<LogKey, u64>,
+    /// The greatest log start that a leader knew a majority to have noted.
+    noted: BTreeMap<LogKey, u64>,
 }
 
 impl Truth {
@@ -63,6 +65,23 @@ impl Truth {
     /// Above it no log may begin.
     pub(super) fn start(&self, log: LogKey) -> u64 {
         self.starts.get(&log).copied().unwrap_or_default()
+    }
+
+    /// A leader says that a majority has noted where a log begins.
+    pub(super) fn notes_start(&mut self, log: LogKey, start: u64) {
+        let known = self.noted.entry(log).or_default();
+        *known = start.max(*known);
+    }
+
+    /// Who leads next has a log that begins at `start`.
+    pub(super) fn leads_from(&self, log: LogKey, start: u64) -> Result<(), Violation> {
+        match self.noted.get(&log) {
+            Some(noted) if *noted > start => {
+                let what = format!("{log:?} begins at {start} again");
+                Err(Violation(format!("{what}, a majority had noted {noted}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(super) fn records(&self) -> usize {

@@ -26,7 +26,15 @@ fn members(count: u64) -> Membership {
 
 fn asked() -> Fetch {
     let log = LogKey::Partition { topic: u128::MAX, partition: 4 };
-    Fetch { log, from: 10, before: Some(LeaderEpoch(2)), adopted: true, synced: 5, held: 10 }
+    Fetch {
+        log,
+        from: 10,
+        before: Some(LeaderEpoch(2)),
+        adopted: true,
+        synced: 5,
+        held: 10,
+        start: 3,
+    }
 }
 
 /// One of each kind of what members say.
@@ -93,7 +101,7 @@ fn the_bytes_of_a_frame_are_fixed() {
     let frame = pack(vec![Said::Signal(Signal { group, from, to: NodeId(4), epoch, sign })]);
     let frame = frame.unwrap();
     let bytes = frame.as_bytes();
-    assert_eq!(bytes[..8], *b"lpf\x01\x00\x00\x00\x00");
+    assert_eq!(bytes[..8], *b"lpf\x02\x00\x00\x00\x00");
     assert_eq!(bytes[12..16], 13_u32.to_le_bytes());
     assert_eq!(bytes[16..], [1, 0, 1, 5, 1, 2, 3, 4, 6, 1, 251, 44, 1][..]);
 }
