@@ -56,14 +56,24 @@ impl Found {
         self.opening.as_ref().map(|(opening, _)| opening)
     }
 
-    /// The offset at which its data begins. Without footer and opening batch, that of the first
-    /// whole batch; `None` if there is none.
+    /// The offset at which its data begins. Without footer and opening batch, that at which it cuts the
+    /// log, or that of the first whole batch; `None` if there is none.
     pub(super) fn base_offset(&self) -> Option<u64> {
-        let first = || self.scan.as_ref()?.stretches.first();
         let footer = self.footer.as_ref().map(|footer| footer.base_offset);
-        footer
-            .or_else(|| self.opening().map(|opening| opening.base_offset))
-            .or_else(|| first().map(|stretch| stretch.base_offset))
+        footer.or_else(|| self.opening().map(|opening| opening.base_offset)).or_else(|| {
+            let first = self.scan.as_ref().and_then(|scan| scan.stretches.first());
+            let first = first.map(|stretch| stretch.base_offset);
+            self.cuts_at().into_iter().chain(first).min()
+        })
+    }
+
+    /// The offset at which it cuts the log, by its header: it begins there or right below, unless nothing is
+    /// kept.
+    fn cuts_at(&self) -> Option<u64> {
+        match self.header.rewrite {
+            Some(Rewrite::Truncates(at)) => Some(at).filter(|at| *at > 0),
+            _ => None,
+        }
     }
 
     /// The approximate space of the file; no decision depends on its exact value.

@@ -117,18 +117,22 @@ impl<'a> History<'a> {
         // Mostly it is in the last segment.
         let last = segments.len().saturating_sub(1);
         let after = if holds_from(last)? { segments.len() } else { bisect(last, holds_from)? };
-        let Some(segment) = after.checked_sub(1).and_then(|index| segments.get(index)) else {
-            return Ok(None);
-        };
-        let found = self.last_in_segment(segment, holds)?;
-        let (Some(batch), Some(next)) = (&found, segments.get(after)) else { return Ok(found) };
-        let is_its_last = segment.next_offset() == Some(batch.next_offset());
-        let reached = batch.next_offset().max(self.log_start);
-        if reached < next.base_offset && is_its_last {
-            let missing = Some(reached..next.base_offset);
-            let end = segment.end() as u64;
-            return Err(segment.corruption(end, missing, CorruptionKind::Missing).into());
+        let (later, mut found) = (segments.get(after..).unwrap_or_default(), None);
+        let mut reached = self.log_start;
+        if let Some(segment) = after.checked_sub(1).and_then(|index| segments.get(index)) {
+            found = self.last_in_segment(segment, holds)?;
+            let Some((batch, next)) = found.as_ref().zip(later.first()) else { return Ok(found) };
+            if segment.next_offset() != Some(batch.next_offset()) {
+                return Ok(found);
+            }
+            reached = batch.next_offset().max(reached);
+            if reached < next.base_offset {
+                let missing = Some(reached..next.base_offset);
+                let end = segment.end() as u64;
+                return Err(segment.corruption(end, missing, CorruptionKind::Missing).into());
+            }
         }
+        check_head(later, reached)?;
         Ok(found)
     }
 
@@ -180,6 +184,32 @@ fn bisect(count: usize, has: impl Fn(usize) -> Result<bool>) -> Result<usize> {
         }
     }
     Ok(low)
+}
+
+/// Refuses damage before the first whole batch of these segments, if that begins above `reached`: what
+/// is damaged may be a batch that was asked for.
+fn check_head(segments: &[Arc<Segment>], reached: u64) -> Result<()> {
+    let mut damage = None;
+    let has_more = |segment: &Segment| segment.next_offset().is_none_or(|end| end > reached);
+    for segment in segments.iter().filter(|segment| has_more(segment)) {
+        let mut walk = Walk::at(Arc::clone(segment), SegmentHeader::SIZE)?;
+        loop {
+            match walk.step()? {
+                Step::Batch(batch) => {
+                    let hides = batch.base_offset > reached;
+                    return damage.filter(|_| hides).map_or(Ok(()), Err);
+                }
+                Step::End => break,
+                Step::Damaged(kind) => {
+                    damage.get_or_insert(walk.damaged(reached, kind));
+                    if !walk.pass_damage()? {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    damage.map_or(Ok(()), Err)
 }
 
 /// The first whole batch in these segments, from this one on.

@@ -451,3 +451,77 @@ fn row_h05_a_truncation_that_fails_is_not_done_or_is_found_done() {
         assert!(report.corrupt.is_empty() && [1, 2].contains(&log.log_end()), "{report:?}");
     }
 }
+
+/// The first batches of a segment were damaged, and the log was cut among them or at their end: what was
+/// damaged looked like what compaction leaves out, and the record was gone without a word.
+// RED: src/log/replica/history.rs
+//   - check_head(later, reached)?;
+#[test]
+fn a_cut_makes_no_gap_of_what_is_damaged() {
+    const BATCHES: u64 = 8;
+    let mut refused = 0;
+    for rolls_at in [BATCHES, 4] {
+        for (first, damaged) in [(0, 1), (0, 3), (4, 1), (4, 3)] {
+            for offset in 1..BATCHES {
+                let (disk, rig) = Rig::fresh(1);
+                let mut log = rig.create();
+                for number in 0..BATCHES {
+                    if number == rolls_at {
+                        log.roll_for(0).unwrap();
+                    }
+                    append(&mut log, 1, 100);
+                }
+                log.roll_for(0).unwrap();
+                sync(&mut log).unwrap();
+                finish_segments(&mut log).unwrap();
+                let segment = Arc::clone(&log.segments().all()[usize::from(first >= rolls_at)]);
+                drop(log);
+                let number = |of: u64| of - segment.base_offset;
+                let size = (segment.end() as u64 - 188) / number(segment.next_offset().unwrap());
+                for batch in first..first + damaged {
+                    disk.corrupt(&segment.path, 188 + number(batch) * size + 70, 1).unwrap();
+                }
+                let (mut log, _) = rig.open(&AFTER_CUT).unwrap();
+                let cut = truncate(&mut log, offset, 0);
+                let case = format!("{rolls_at}, {first}, {damaged}, {offset}: {cut:?}");
+                let is_corrupt = matches!(cut, Err(Failure::Failed(Error::Corrupt(_))));
+                assert!(cut.is_ok() || is_corrupt, "{case}");
+                refused += u32::from(is_corrupt);
+                // Each record below the cut is there, or is reported.
+                for at in 0..offset {
+                    let is_damaged = (first..first + damaged).contains(&at);
+                    let found = feed(&log, at, 1);
+                    let is_reported = matches!(found, Err(Error::Corrupt(_)));
+                    assert!(is_reported || (!is_damaged && found.is_ok()), "{case}, {at}");
+                }
+            }
+        }
+    }
+    assert!(refused > 20, "{refused}");
+}
+
+/// The first batch of the segment that a cut has made was damaged before it had a footer. It says where the
+/// segment begins; without it the next opening read on in the one before, and what was cut off came back.
+// RED: src/log/inventory.rs
+//   - self.cuts_at().into_iter().chain(first).min()
+//   + first
+#[test]
+fn what_was_cut_off_does_not_come_back_after_damage() {
+    for position in 128..188 {
+        let (disk, rig) = Rig::fresh(1);
+        let mut log = rig.create();
+        for _ in 0..5 {
+            append_in(&mut log, 1, 1, 50);
+        }
+        assert_eq!(truncate(&mut log, 2, 0).unwrap(), 2);
+        append_in(&mut log, 2, 2, 50);
+        sync(&mut log).unwrap();
+        let records = read_from(&log, 0, 9).unwrap();
+        let path = log.segments().all().last().unwrap().path.clone();
+        drop(log);
+        disk.corrupt(&path, position, 4).unwrap();
+        let (log, _) = rig.open(&AFTER_KILL).unwrap();
+        assert_eq!(log.log_end(), 4, "{position}");
+        assert_eq!(read_from(&log, 0, 9).unwrap(), records, "{position}");
+    }
+}
