@@ -253,8 +253,10 @@ impl<'a> Flusher<'a> {
         };
         drop(state);
         fired.notify();
-        if result.is_ok() {
-            self.log.lead().synced(self.announces);
+        match &result {
+            Ok(()) => self.log.lead().synced(self.announces),
+            // The member has to know: what it has confirmed may be missing from its next run.
+            Err(_) => self.log.lead().changed(),
         }
         result.map(|()| task.target)
     }

@@ -334,6 +334,9 @@ impl<C: Catalog> Shell<C> {
         // What a damaged log has is not known: it is copied again.
         let log = self.member.state().logs().find(key).filter(|log| !log.damaged);
         let Some((end, synced)) = log.map(|log| (log.end(), log.synced)) else { return };
+        if let Err(error) = files::check_syncs(&core) {
+            return self.fail(error.into());
+        }
         if core.log_end() > end
             && let Err(failure) = self.notice_records(key, &core, end)
         {
@@ -425,17 +428,21 @@ impl<C: Catalog> Shell<C> {
                     None => return,
                 },
                 Ok(Fed::OutOfRange { .. }) => return,
-                Err(Error::Corrupt(_)) => return self.damaged(key),
+                Err(error @ Error::Corrupt(_)) => return self.damaged(key, error),
                 Err(error) => return self.fail(error.into()),
             }
         }
     }
 
-    /// Records of a log cannot be read.
-    pub(crate) fn damaged(&mut self, key: LogKey) {
+    /// Records of a log cannot be read: it is copied again. `__meta` is not, because it says who the
+    /// members are: that ends the run.
+    pub(crate) fn damaged(&mut self, key: LogKey, damage: Error) {
         if self.failure.is_none() {
             let effects = self.member.damaged(key);
             self.carry_out(effects, None);
+            if key == LogKey::Meta {
+                self.fail(damage.into());
+            }
         }
     }
 
@@ -489,6 +496,7 @@ impl<C: Catalog> Shell<C> {
         if let Some(leadership) = leadership {
             leadership.note_leader(None);
         }
+        self.files().note_loss(self.member.state().logs());
     }
 
     /// A panic has ended what the member was doing, of which nothing more is known.
@@ -562,7 +570,11 @@ impl<C: Catalog> Shell<C> {
                     }
                 }
             }
-            Effect::Truncate { log, to } => self.files().truncate(log, to)?,
+            Effect::Truncate { log, to } => match self.files().truncate(log, to) {
+                // It is copied again: what is damaged must not become a gap.
+                Err(Failure::Failed(error @ Error::Corrupt(_))) => self.damaged(log, error),
+                done => done?,
+            },
             Effect::BeginAnew { log, start } => self.files().begin_anew(log, start)?,
             Effect::RaiseStart { log, start } => {
                 self.catalog.raise_start(log, start)?;
@@ -642,8 +654,8 @@ impl<C: Catalog> Shell<C> {
             let files = Files { broker: &self.broker, catalog: &self.catalog };
             match Read::again(&mut self.read, files, log, from..end) {
                 Ok(found) => batches = found,
-                Err(Failure::Failed(Error::Corrupt(_))) => {
-                    self.damaged(log);
+                Err(Failure::Failed(error @ Error::Corrupt(_))) => {
+                    self.damaged(log, error);
                     return Ok(());
                 }
                 Err(failure) => return Err(failure),

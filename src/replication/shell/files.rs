@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::super::frame::Batches;
 use super::super::log_key::LogKey;
+use super::super::logs::Logs;
 use super::super::notes::Note;
 use super::super::rule::Rule;
 use super::stored::{self, Opening};
@@ -76,6 +77,20 @@ impl<'a, C: Catalog> Files<'a, C> {
 
     fn notes(self) -> MemberNotes<'a> {
         MemberNotes::of(self.broker.run().logs())
+    }
+
+    /// Notes that the next run may not find all that this one has confirmed, if a sync has failed of a log
+    /// whose records count before they are synced: the kernel may drop what it could not write, also if
+    /// the machine keeps its power.
+    pub(super) fn note_loss(self, logs: &Logs) {
+        let mut unsynced = logs.with_deleted().filter(|(_, log)| !log.counts_synced);
+        let may_lose = unsynced.any(|(key, _)| {
+            self.catalog.partition(key).is_some_and(|(_, core)| check_syncs(&core).is_err())
+        });
+        if may_lose {
+            // If this fails too, nothing can be done.
+            let _ = self.note(Note::Incomplete);
+        }
     }
 
     /// Notes a lower end before what lies above it is removed: what is removed on purpose is not lost.
@@ -154,6 +169,15 @@ impl<'a, C: Catalog> Files<'a, C> {
         };
         records.iter().map(bytes).fold(0, u64::saturating_add)
     }
+}
+
+/// No sync of a log has failed.
+///
+/// # Errors
+///
+/// That of the sync.
+pub(super) fn check_syncs(core: &PartitionCore) -> Result<()> {
+    if core.log().ends().is_poisoned() { core.flush() } else { Ok(()) }
 }
 
 /// What is sent in the stead of a batch that begins below `from`: compaction says in one batch without

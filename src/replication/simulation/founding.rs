@@ -1,5 +1,7 @@
 //! Scripts of groups that are being founded: who may lead while not all members know who they are.
 
+use super::super::member::LeadRefused;
+use super::super::membership::GroupId;
 use super::group::Group;
 use crate::config::Durability;
 use crate::record::LeaderEpoch;
@@ -90,6 +92,36 @@ fn a_founded_member_that_does_not_know_it_leads_when_it_is_called() {
         }
         group.flush()?;
         assert_eq!(state(group, 2), (Some(LeaderEpoch(2)), true));
+        group.settle()
+    };
+    let settled = run(&mut group).map_err(|violation| violation.0);
+    assert_eq!(settled, Ok(true));
+}
+
+/// Before another member has copied who the members are, a log of the founder is damaged: nobody can give it
+/// back, and nothing of the group was acknowledged. With a new directory for it a group is founded.
+#[test]
+fn a_founder_whose_log_is_damaged_at_once_has_to_be_replaced() {
+    let mut group = Group::new(3, Durability::Os, 1);
+    let run = |group: &mut Group| {
+        for index in 0..3 {
+            group.start(index)?;
+        }
+        group.lead(0, LeaderEpoch(1))?;
+        group.deliver_once()?;
+        group.exchange(1)?;
+        group.sever(0);
+        let log = group.create("plain")?;
+        group.heal();
+        group.rot_and_die(0, log)?;
+        let run = group.machines[0].run.as_mut().unwrap();
+        let refused =
+            (run.shell.lead(LeaderEpoch(2)), run.shell.force_lead(LeaderEpoch(3), GroupId(9)));
+        assert_eq!(refused, (Err(LeadRefused::Damaged), Err(LeadRefused::Damaged)));
+        assert!(!group.settle()?);
+        group.crash(0, None);
+        let mut random = crate::random::Random::new(1);
+        group.machines[0].wipe(&mut random);
         group.settle()
     };
     let settled = run(&mut group).map_err(|violation| violation.0);

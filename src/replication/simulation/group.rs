@@ -123,10 +123,8 @@ impl Group {
         self.checked[index].clear();
         let mut started = self.machines[index].start(&mut self.random);
         if started.is_err() && self.rotten_meta == Some(index) {
-            // It has to be replaced.
-            self.say(|| format!("machine {index} is replaced: {started:?}"));
-            self.machines[index].wipe(&mut self.random);
-            started = self.machines[index].start(&mut self.random);
+            self.say(|| format!("machine {index} does not open: {started:?}"));
+            started = self.replace_disk(index);
         }
         started.map_err(|error| Violation(format!("machine {index} does not start: {error:?}")))?;
         self.say(|| {
@@ -137,6 +135,13 @@ impl Group {
             format!("machine {index} starts: {ends:?}")
         });
         self.after(index)
+    }
+
+    /// Its `__meta` is damaged.
+    fn replace_disk(&mut self, index: usize) -> Result<(), Error> {
+        self.say(|| format!("machine {index} is replaced"));
+        self.machines[index].wipe(&mut self.random);
+        self.machines[index].start(&mut self.random)
     }
 
     pub(super) fn crash(&mut self, index: usize, cut: Option<PowerCut>) {
@@ -169,8 +174,12 @@ impl Group {
         match core.flush() {
             Ok(()) => run.shell.notice(key),
             // What has rotten cannot be made durable again.
-            Err(Error::Corrupt(_)) => run.shell.damaged(key),
-            Err(_) => run.is_broken = true,
+            Err(error @ Error::Corrupt(_)) => run.shell.damaged(key, error),
+            Err(_) => {
+                // The member is woken, and its run ends.
+                run.shell.notice(key);
+                run.is_broken = true;
+            }
         }
     }
 
@@ -211,6 +220,10 @@ impl Group {
         // What a sync was to make durable may be lost if it has failed.
         self.has_lost |= is_failing;
         let Some(run) = &mut machine.run else { return Ok(()) };
+        if is_failing {
+            // A sync that has failed wakes the member.
+            run.notice_all();
+        }
         let me = run.shell.member().state().me();
         let frames = run.shell.take_frames();
         for event in run.shell.take_events() {
@@ -333,20 +346,27 @@ impl Group {
             self.machines[index].mend();
             self.start(index)?;
             self.scrub(index)?;
+            if self.machines[index].run.is_none() && self.rotten_meta == Some(index) {
+                // It has found the damage that no opening finds, and its run has ended: it said so.
+                let replaced = self.replace_disk(index);
+                replaced.map_err(|error| Violation(format!("{index} is new: {error:?}")))?;
+            }
+            self.start(index)?;
+            self.scrub(index)?;
         }
         for round in 0..2 * self.machines.len() {
             let index = round % self.machines.len();
             let promised = self.runs().map(|run| run.shell.member().state().notes().promised().0);
             let epoch = promised.max().unwrap_or(0) + 1;
             self.lead(index, LeaderEpoch(epoch))?;
-            // Longer than a leader waits at most before it answers a question again.
-            for _ in 0..30 {
-                self.flush()?;
+            self.follow_up()?;
+            if self.has_rotten {
+                // A log whose deletion was cut off meanwhile was not read before.
                 for index in 0..self.machines.len() {
-                    self.with(index, |run| run.shell.resend())?;
+                    self.scrub(index)?;
                 }
+                self.follow_up()?;
             }
-            self.flush()?;
             if self.runs().any(Self::leads) {
                 return self.check_end().map(|()| true);
             }
@@ -359,6 +379,18 @@ impl Group {
             return Err(Violation(format!("{can} could promise, and nobody leads")));
         }
         Ok(false)
+    }
+
+    /// Delivers what is said, and said again: longer than a leader waits at most before it answers a
+    /// question again.
+    fn follow_up(&mut self) -> Result<(), Violation> {
+        for _ in 0..30 {
+            self.flush()?;
+            for index in 0..self.machines.len() {
+                self.with(index, |run| run.shell.resend())?;
+            }
+        }
+        self.flush()
     }
 
     /// Whether nothing is missing from what a member has confirmed. It need not have copied yet who the

@@ -40,7 +40,7 @@ pub(super) const KEYS: [&str; 4] = ["k0", "k1", "k2", "k3"];
 pub(super) const PARTITIONS_MAX: u32 = 3;
 
 /// Where the batches of a file begin.
-const FIRST_BATCH: u64 = SegmentHeader::END_POSITION as u64;
+pub(super) const FIRST_BATCH: u64 = SegmentHeader::END_POSITION as u64;
 
 const TERMS: LeadershipTerms =
     LeadershipTerms { ack_timeout: Duration::from_secs(30), max_uncommitted_bytes: u64::MAX };

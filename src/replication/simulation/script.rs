@@ -13,6 +13,7 @@ use super::group::Group;
 use super::machine::SEGMENT_BYTES;
 use super::truth::Violation;
 use crate::config::TopicConfig;
+use crate::error::CorruptionKind;
 use crate::record::LeaderEpoch;
 
 /// A byte of the header of a file, which says under what its checksums hold.
@@ -187,7 +188,10 @@ impl Group {
     pub(super) fn damage(&mut self, index: usize, log: LogKey) -> Result<(), Violation> {
         self.has_rotten = true;
         self.has_lost = true;
-        self.with(index, |run| run.shell.damaged(log))
+        self.with(index, |run| {
+            let first = run.core(log).unwrap().log().segments().first().unwrap();
+            run.shell.damaged(log, first.corruption(0, None, CorruptionKind::Magic).into());
+        })
     }
 
     pub(super) fn resend(&mut self, index: usize) -> Result<(), Violation> {

@@ -50,11 +50,6 @@ impl Trouble {
         Self::Ageing,
     ];
 
-    /// Runs only if it is named: what it found is not mended, or not understood.
-    pub(super) fn is_open(self) -> bool {
-        matches!(self, Self::Failing | Self::Ageing | Self::RotInTail | Self::RotInMeta)
-    }
-
     /// A group that has it.
     pub(super) fn world(self, seed: u64) -> World {
         let mut random = Random::new(seed);

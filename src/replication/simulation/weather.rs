@@ -320,7 +320,9 @@ impl Group {
             return Ok(());
         }
         let to = usize::try_from(frame.envelope.to.0).unwrap();
-        if self.random.below(1_000) >= crashes || self.machines[to].run.is_none() {
+        // Nothing is promised of a member that is killed between a sync that fails and its note of that.
+        let may_die = self.machines[to].run.is_some() && !self.machines[to].is_failing;
+        if self.random.below(1_000) >= crashes || !may_die {
             return self.arrive(&frame);
         }
         // It dies in the middle of what it does then.
