@@ -32,6 +32,8 @@ use common::{Bench, Rounds, TOPIC, latencies, now, per_second, quantile, seconds
 #[path = "../examples/three_members/channels.rs"]
 mod channels;
 mod common;
+#[path = "replication/leading.rs"]
+mod leading;
 
 const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
 const VALUE: [u8; 1024] = [7; 1024];
@@ -44,8 +46,12 @@ type Part = (&'static str, fn(&Bench));
 
 fn main() {
     let bench = Bench::start("replication", "Os and Sync, by a majority of three");
-    let parts: [Part; 4] =
-        [("stream", stream), ("synced", synced), ("lone", one_by_one), ("failover", failover)];
+    let parts: [Part; 4] = [
+        ("stream", stream),
+        ("synced", synced),
+        ("lone", one_by_one),
+        ("failover", leading::failover),
+    ];
     let named: Vec<String> = std::env::args().skip(1).filter(|it| !it.starts_with('-')).collect();
     for (name, part) in parts {
         if named.is_empty() || named.iter().any(|it| it == name) {
@@ -61,10 +67,16 @@ struct Group {
 
 impl Group {
     fn new(dir: &Path, durability: Durability) -> Self {
+        Self::with_patience(dir, durability, PATIENCE)
+    }
+
+    /// `ack_timeout`: how long calls wait for the followers.
+    fn with_patience(dir: &Path, durability: Durability, ack_timeout: Duration) -> Self {
         let dir = dir.join("group");
         let channels = Channels::new(&NODES);
         let open = |node: NodeId| {
-            let replication = Replication::new(node, NODES, channels.of(node));
+            let replication =
+                Replication::new(node, NODES, channels.of(node)).ack_timeout(ack_timeout);
             channels.attach(node, replication.handle());
             let dir = dir.join(node.to_string());
             let builder = Broker::builder().data_dir(dir).durability(durability);
@@ -238,26 +250,4 @@ fn one_by_one(bench: &Bench) {
 
 fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn failover(bench: &Bench) {
-    println!("\n  from `lead` to the first acknowledged record, no log has diverged");
-    for partitions in [1, 100, bench.scale(1_000, 100)] {
-        let group = Group::new(bench.dir(), Durability::Os);
-        let config = TopicConfig::new(partitions).segment_bytes(64 << 10);
-        group.brokers[0].ensure_topic(TOPIC, config).expect("a topic can be made");
-        let mut took = Rounds::default();
-        let mut epoch = 1;
-        for _ in 0..bench.scale(6, 1) {
-            for index in [1, 0] {
-                epoch += 1;
-                let start = now();
-                group.lead(index, epoch);
-                let sent = group.brokers[index].producer().send(record());
-                sent.expect("the new leader takes it");
-                took.push(start.elapsed().as_secs_f64());
-            }
-        }
-        println!("  {partitions:>6} partitions            {}", took.show(seconds));
-    }
 }

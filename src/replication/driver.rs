@@ -316,8 +316,9 @@ impl<C: Catalog> Driver<C> {
                     }
                 }
             }
-            self.collect(now);
         }
+        // At the end: what is said because of a frame has one note before it, whatever was adopted.
+        self.collect(now);
         Ok(())
     }
 

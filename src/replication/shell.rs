@@ -12,6 +12,8 @@ mod aside;
 mod feed;
 mod files;
 mod found;
+mod outgoing;
+mod read;
 mod starts;
 mod stored;
 
@@ -20,7 +22,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::effect::{Effect, Event};
-use super::frame::{Batches, Checked, Frame};
+use super::frame::{Checked, Frame};
 use super::history::EpochRange;
 use super::log_key::LogKey;
 use super::logs::MetaChange;
@@ -40,6 +42,8 @@ use crate::record::{LeaderEpoch, NodeId, TopicPartition};
 use aside::Aside;
 use feed::Feeds;
 use files::Files;
+use outgoing::Outgoing;
+use read::Read;
 pub(crate) use starts::say_starts;
 
 /// How many bytes of batches a frame has at most, unless one batch alone is larger. Tests send little at
@@ -113,7 +117,7 @@ pub(crate) struct Shell<C> {
     broker: Broker,
     catalog: C,
     member: Member,
-    frames: Vec<Frame>,
+    outgoing: Outgoing,
     events: Vec<Event>,
     feeds: Feeds,
     /// Logs with records that count once they are synced.
@@ -123,31 +127,6 @@ pub(crate) struct Shell<C> {
     /// What was read for an answer among the effects that are being carried out.
     read: Option<Read>,
     failure: Option<Failure>,
-}
-
-/// The batches of a log between two offsets. Several followers that have the same are given the same.
-struct Read {
-    log: LogKey,
-    offsets: Range<u64>,
-    batches: Vec<Batches>,
-}
-
-impl Read {
-    /// The batches of a log between two offsets, as far as a frame has room: those that were read last,
-    /// or they are read.
-    fn again<C: Catalog>(
-        last: &mut Option<Self>,
-        files: Files<'_, C>,
-        log: LogKey,
-        offsets: Range<u64>,
-    ) -> Result<Vec<Batches>, Failure> {
-        if let Some(read) = last.as_ref().filter(|it| it.log == log && it.offsets == offsets) {
-            return Ok(read.batches.clone());
-        }
-        let batches = files.read(log, offsets.start, offsets.end)?;
-        *last = Some(Self { log, offsets, batches: batches.clone() });
-        Ok(batches)
-    }
 }
 
 impl<C: Catalog> Shell<C> {
@@ -168,10 +147,21 @@ impl<C: Catalog> Shell<C> {
         let logs = found::logs(&catalog)?;
         let notes = found::notes((&broker, &catalog), node, &logs, (draw, random))?;
         let member = Member::new(notes, logs, listed);
-        let (frames, events, feeds) = (Vec::new(), Vec::new(), Feeds::default());
+        let (outgoing, events, feeds) = (Outgoing::default(), Vec::new(), Feeds::default());
         let (unsynced, aside, read) = (BTreeSet::new(), Aside::default(), None);
         let failure = None;
-        Ok(Self { broker, catalog, member, frames, events, feeds, unsynced, aside, read, failure })
+        Ok(Self {
+            broker,
+            catalog,
+            member,
+            outgoing,
+            events,
+            feeds,
+            unsynced,
+            aside,
+            read,
+            failure,
+        })
     }
 
     pub(crate) fn member(&self) -> &Member {
@@ -184,7 +174,13 @@ impl<C: Catalog> Shell<C> {
     }
 
     pub(crate) fn take_frames(&mut self) -> Vec<Frame> {
-        std::mem::take(&mut self.frames)
+        let files = Files { broker: &self.broker, catalog: &self.catalog };
+        // DURABILITY: they say what was adopted.
+        let taken = self.outgoing.take_frames(self.failure.is_some(), |note| files.note(note));
+        taken.unwrap_or_else(|error| {
+            self.fail(error.into());
+            Vec::new()
+        })
     }
 
     pub(crate) fn take_events(&mut self) -> Vec<Event> {
@@ -555,7 +551,9 @@ impl<C: Catalog> Shell<C> {
                 if matches!(&note, Note::Promise(_)) {
                     self.feeds.clear();
                 }
-                self.files().note(note)?;
+                let files = Files { broker: &self.broker, catalog: &self.catalog };
+                let follows = self.member.role().follows().is_some();
+                self.outgoing.note(note, follows, |note| files.note(note))?;
             }
             Effect::Append { log, .. } => {
                 let (_, core) = self.files().core(log)?;
@@ -672,7 +670,7 @@ impl<C: Catalog> Shell<C> {
                 self.feeds.sent(&envelope, bytes);
             }
         }
-        self.frames.push(Frame { envelope, batches });
+        self.outgoing.push(Frame { envelope, batches });
         Ok(())
     }
 }

@@ -412,3 +412,45 @@ fn an_idle_group_sends_nothing_but_beats_and_their_answers() {
     }
     assert_eq!((beats.get(), answers.get(), others.get()), (2 * BEATS, 2 * BEATS, 0));
 }
+
+/// From `lead` to the first record that is acknowledged it took a sync for each partition and follower.
+// RED: src/replication/shell/outgoing.rs
+//   - (Note::Adopted { epoch, logs }, adopted @ None) if follows => {
+//   + (Note::Adopted { epoch, logs }, adopted @ None) if false && follows => {
+#[test]
+fn a_follower_notes_once_what_it_adopts_because_of_a_frame() {
+    let mut group = Group::led(false);
+    let (leader, none) = (group.brokers[0].clone(), BTreeMap::new());
+    let (_topic, _recorded) =
+        leader.run().topics().begin_create("orders", TopicConfig::new(100), &none).unwrap();
+    for _ in 0..5 {
+        group.pass(HEARTBEAT, |_| true);
+    }
+    let syncs = |group: &Group| {
+        let local = |broker: &Broker| {
+            let internal = broker.metrics().internal.into_iter();
+            let mut local = internal.filter(|topic| &*topic.name == "__local");
+            local.next().unwrap().partitions[0].syncs.count
+        };
+        group.brokers.iter().map(local).sum::<u64>()
+    };
+    let before = syncs(&group);
+    group.members[1].lead(LeaderEpoch(2), group.now).unwrap();
+    // All that a member says to another one at a time is a frame, as of its thread.
+    for _ in 0..100 {
+        let mut frames: BTreeMap<(NodeId, NodeId), Vec<Said>> = BTreeMap::new();
+        for member in &mut group.members {
+            member.take_news(false, group.now);
+            for said in member.take_output().said {
+                frames.entry((said.from(), said.to())).or_default().push(said);
+            }
+        }
+        for ((from, to), said) in frames {
+            let to = usize::try_from(to.0).unwrap();
+            group.members[to].receive(from, &pack(said).unwrap(), group.now).unwrap();
+        }
+    }
+    assert!(group.status(1).may_write);
+    let syncs = syncs(&group) - before;
+    assert!(syncs < 30, "{syncs} syncs");
+}

@@ -215,6 +215,8 @@ impl Group {
 
     fn after(&mut self, index: usize) -> Result<(), Violation> {
         let machine = &mut self.machines[index];
+        // First, because what they say is noted then.
+        let frames = machine.run.as_mut().map(|run| run.shell.take_frames()).unwrap_or_default();
         let (is_off, is_full) = (machine.disk.is_off(), machine.is_full);
         let is_failing = machine.is_failing && machine.disk.has_fired();
         // What a sync was to make durable may be lost if it has failed.
@@ -225,7 +227,6 @@ impl Group {
             run.notice_all();
         }
         let me = run.shell.member().state().me();
-        let frames = run.shell.take_frames();
         for event in run.shell.take_events() {
             match event {
                 Event::Leading(epoch) => {
