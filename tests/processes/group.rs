@@ -19,7 +19,7 @@ use crate::client::Client;
 use crate::common::{CHILD_DIR, temp_dir};
 use crate::history::Run;
 use crate::links::Links;
-use crate::member::{FAULT, FULL, LINKS, NAME, NODE, TIMEOUT};
+use crate::member::{CALLED, FAULT, FULL, LINKS, NAME, NODE, TIMEOUT};
 
 /// Bounds every wait of a test that fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
@@ -50,6 +50,8 @@ pub(crate) struct Group {
     home: TempDir,
     timeout: Duration,
     fault: Option<&'static str>,
+    /// Whether nobody is elected.
+    is_called: bool,
     processes: Vec<Option<Process>>,
     runs: u64,
     /// Members of which the disk was full in this run: they may fail.
@@ -66,22 +68,44 @@ impl Group {
         seed: u64,
         fault: Option<&'static str>,
     ) -> Self {
+        let mut group = Self::without_members(members, timeout, seed, fault);
+        group.start_all();
+        group
+    }
+
+    /// All members run. They lead when they are called to.
+    pub(crate) fn without_elector(members: usize, timeout: Duration, seed: u64) -> Self {
+        let mut group = Self::without_members(members, timeout, seed, None);
+        group.is_called = true;
+        group.start_all();
+        group
+    }
+
+    fn start_all(&mut self) {
+        self.members().for_each(|member| self.start(member));
+    }
+
+    fn without_members(
+        members: usize,
+        timeout: Duration,
+        seed: u64,
+        fault: Option<&'static str>,
+    ) -> Self {
         let arena = Arc::new(Arena::new(members));
         let links = Links::new(&arena, seed);
         let processes = (0..members).map(|_| None).collect();
-        let mut group = Self {
+        Self {
             arena,
             links,
             home: temp_dir(),
             timeout,
             fault,
+            is_called: false,
             processes,
             runs: 0,
             may_fail: vec![false; members],
             strange: Vec::new(),
-        };
-        (0..members).for_each(|member| group.start(member));
-        group
+        }
     }
 
     pub(crate) fn members(&self) -> std::ops::Range<usize> {
@@ -143,6 +167,9 @@ impl Group {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(said);
+        if self.is_called {
+            command.env(CALLED, "1");
+        }
         command
     }
 

@@ -11,6 +11,9 @@
 //! and all members must have the same. Then a function that knows only the history says whether it is
 //! one that may be ([`check`]).
 //!
+//! [`scripts`] has sequences that chance rarely finds, each with the rules of the protocol without which
+//! it loses a record.
+//!
 //! The seed is printed; `LOGPOND_SEED` replays the choices, but not the moments. By default there is one
 //! short round for each size of the group; `LOGPOND_PROCESSES=900` repeats rounds for 900 seconds of
 //! harm in each of the two tests, and `LOGPOND_KILLS=50` measures 50 failovers.
@@ -33,10 +36,11 @@ mod links;
 mod load;
 mod member;
 mod rounds;
+mod scripts;
 #[path = "../../examples/replicated/tcp.rs"]
 mod tcp;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use common::{Rng, from_env};
@@ -45,11 +49,15 @@ use load::Mix;
 /// The tests take turns: all of them need time that they can count on.
 static TURN: Mutex<()> = Mutex::new(());
 
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// How long one round of a campaign lasts.
 const ROUND: u64 = 30;
 
 fn rounds(name: &str, members: usize, mix: Mix, short: u64) {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn();
     let mut rng = Rng::announced(name);
     let mut remaining = from_env("LOGPOND_PROCESSES", short);
     while remaining > 0 {
@@ -78,7 +86,7 @@ fn five_processes_lose_nothing() {
 /// The harness notices a member that acknowledges what it alone has, and accuses no other.
 #[test]
 fn a_member_that_acknowledges_too_early_is_noticed() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn();
     let honest = rounds::cut_off_and_killed(None);
     assert!(honest.is_ok(), "{honest:#?}");
     let violations = rounds::cut_off_and_killed(Some(member::EARLY)).unwrap_err();
@@ -88,7 +96,7 @@ fn a_member_that_acknowledges_too_early_is_noticed() {
 
 #[test]
 fn the_leader_is_killed_and_another_one_acknowledges() {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = turn();
     let took = rounds::failovers(from_env("LOGPOND_KILLS", 3));
     let (median, greatest) = (took[took.len() / 2], took[took.len() - 1]);
     println!("{} failovers: {median:.2?} (median), {greatest:.2?} at most", took.len());
