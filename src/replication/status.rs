@@ -216,3 +216,7 @@ pub(super) fn note_event(trace: &Outbox, me: NodeId, event: &ReplicationEvent) {
     };
     note!(trace, Member { me, change });
 }
+
+#[cfg(test)]
+#[cfg(feature = "tracing")]
+mod tests;

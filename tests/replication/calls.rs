@@ -117,6 +117,9 @@ fn what_the_leader_alone_acknowledges_needs_no_majority() {
     assert!(until(|| (read_all(leader, "orders") == ["alone"]).then_some(())).is_some());
 }
 
+// RED: src/replication/handle.rs
+//   - if from == *me {
+//   + if false {
 #[test]
 fn the_metrics_say_what_a_member_has_done() {
     let mut group = Group::led();
@@ -177,6 +180,15 @@ fn the_metrics_of_a_member_can_be_serialised() {
     assert!(member["frames"]["sent_bytes"].as_u64().unwrap() > 0);
 }
 
+// RED: src/replication/settings.rs
+//   - if members.len() != self.members.len() {
+//   + if false {
+// RED: src/replication/settings.rs
+//   - if !members.contains(&self.me) {
+//   + if false {
+// RED: src/replication/settings.rs
+//   - if members.len() > MEMBERS_MAX {
+//   + if false {
 #[test]
 fn impossible_settings_are_refused() {
     let group = Group::without_members(None);
@@ -204,8 +216,8 @@ fn impossible_settings_are_refused() {
 
 /// A follower would make the partition at offset 0, and could lead before it has asked the leader.
 // RED: src/broker/topics.rs
-//   - if !begins.is_empty() && run.context().is_member() {
-//   + if begins.len() > usize::MAX - 1 {
+//   - if begins.values().any(|offset| *offset > 0) && run.context().is_member() {
+//   + if false {
 #[test]
 fn a_partition_of_a_group_begins_at_0_only() {
     let group = Group::led();
@@ -243,6 +255,12 @@ fn a_partition_that_began_at_an_offset_begins_there_on_every_member() {
     }
 }
 
+// RED: src/replication/member.rs
+//   - if epoch <= promised && !again {
+//   + if false {
+// RED: src/replication/member.rs
+//   - if epoch.0.saturating_sub(promised.0) > EPOCH_STEP_MAX {
+//   + if false {
 #[test]
 fn wrong_calls_of_lead_are_refused_and_change_nothing() {
     let group = Group::led();
@@ -289,23 +307,31 @@ fn frames_that_no_member_sent_change_nothing() {
     leader.ensure_topic("orders", TopicConfig::new(1)).unwrap();
     let recorded = Arc::new(std::sync::Mutex::new(Vec::<(NodeId, Frame)>::new()));
     // Another group, whose frames arrive here.
-    let other = Group::without_members(None);
-    let replication =
-        Replication::new(A, [A], Arc::new(Tap(Arc::clone(&recorded), other.network.of(A))));
-    let alone = Group::open(&other.path(A), replication).unwrap();
-    let member = alone.replication().unwrap();
-    member.lead(LeaderEpoch(50)).unwrap();
-    member.wait_leading(Duration::from_secs(10)).unwrap();
-    for (_, frame) in recorded.lock().unwrap().iter() {
-        for node in NODES {
-            let _ = group.member(node).receive(A, frame.clone());
-            let _ = group.member(node).receive(NodeId(77), frame.clone());
-        }
+    let mut other = Group::without_members(None);
+    let tap = Tap(Arc::clone(&recorded), other.network.of(A));
+    other.start_with(A, Replication::new(A, NODES, Arc::new(tap)), |builder| builder);
+    other.start(B);
+    other.start(NODES[2]);
+    other.lead(A, 50);
+    other.broker(A).ensure_topic("orders", TopicConfig::new(1)).unwrap();
+    other.broker(A).producer().send(Record::to("orders").value("of another group")).unwrap();
+    other.wait_for_copies(A);
+    drop(other);
+    let recorded = std::mem::take(&mut *recorded.lock().unwrap());
+    assert!(recorded.len() > 10, "{}", recorded.len());
+    for (to, frame) in &recorded {
+        group.member(*to).receive(A, frame.clone()).unwrap();
+        group.member(A).receive(*to, frame.clone()).unwrap();
+        let _ = group.member(A).receive(NodeId(77), frame.clone());
     }
     let own = Frame::from_bytes(recorded_bytes());
     assert!(own.is_err());
     leader.producer().send(Record::to("orders").value("still")).unwrap();
-    assert_eq!(group.member(A).status().epoch, LeaderEpoch(1));
+    for node in NODES {
+        let has_it = || (read_all(group.broker(node), "orders") == ["still"]).then_some(());
+        assert!(until(has_it).is_some(), "{node}");
+        assert_eq!(group.member(node).status().epoch, LeaderEpoch(1));
+    }
 }
 
 /// Says the same again whenever it is answered.

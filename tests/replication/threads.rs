@@ -10,7 +10,7 @@ use logpond::{
     Replication, ReplicationEvent, SystemClock, TopicConfig, Transport, TransportError,
 };
 
-use crate::group::{Group, NODES, Network, PATIENCE, until, within};
+use crate::group::{Group, NODES, Network, PATIENCE, read_all, until, within};
 
 /// The threads on which members have sent records, or questions for them.
 type Senders = Arc<Mutex<Vec<(NodeId, ThreadId)>>>;
@@ -87,7 +87,8 @@ fn a_thread_of_the_transport_does_what_a_frame_asks_for() {
 
 /// What a thread that is held up says, and waits for.
 struct Stop {
-    meant: ThreadId,
+    /// Any, if none is named.
+    meant: Option<ThreadId>,
     entered: Sender<()>,
     released: Receiver<()>,
 }
@@ -103,9 +104,15 @@ impl Door {
         self.0.lock().unwrap()
     }
 
+    /// Holds up the next thread that comes.
+    fn hold_next(&self, entered: Sender<()>, released: Receiver<()>) {
+        *self.lock() = Some(Stop { meant: None, entered, released });
+    }
+
     /// Holds up this thread once, if it is the one that is meant.
     fn pass(&self) {
-        let stop = self.lock().take_if(|stop| stop.meant == thread::current().id());
+        let here = thread::current().id();
+        let stop = self.lock().take_if(|stop| stop.meant.is_none_or(|meant| meant == here));
         if let Some(stop) = stop {
             stop.entered.send(()).unwrap();
             // Also by the end of the test.
@@ -159,7 +166,7 @@ fn a_thread_that_sends_while_the_broker_is_closed_sends_the_rest() {
     let (release, released) = channel::<()>();
     let sending = broker.clone();
     let sender = thread::spawn(move || {
-        *door.lock() = Some(Stop { meant: thread::current().id(), entered, released });
+        *door.lock() = Some(Stop { meant: Some(thread::current().id()), entered, released });
         // The member may be at work, and then sends them itself.
         while door.lock().is_some() {
             let _ = sending.producer().send(Record::to("orders").value("x"));
@@ -192,7 +199,7 @@ impl Clock for Stalls {
         if thread::current().name() == Some("logpond-replica") {
             let door = &self.0;
             if let Some(stop) = &mut *door.lock() {
-                stop.meant = thread::current().id();
+                stop.meant = Some(thread::current().id());
             }
             door.pass();
         }
@@ -219,7 +226,7 @@ fn a_caller_does_not_wait_for_what_the_member_is_doing() {
     assert!(until(|| leader.ensure_topic("orders", config.clone()).ok()).is_some());
     let (entered, is_held) = channel();
     let (release, released) = channel::<()>();
-    *door.lock() = Some(Stop { meant: thread::current().id(), entered, released });
+    *door.lock() = Some(Stop { meant: Some(thread::current().id()), entered, released });
     is_held.recv_timeout(PATIENCE).unwrap();
     let sending = leader.clone();
     let sent = within(move || sending.producer().send(Record::to("orders").value("x")));
@@ -276,4 +283,50 @@ fn a_call_that_runs_the_member_is_woken_when_another_thread_does() {
         (0..200).try_for_each(|_| member.confirm())
     });
     assert!(matches!(led, Some(Ok(()))), "{led:?}");
+}
+
+/// A transport that blocks holds up its member, and no call for longer than that waits; what it was to
+/// send is sent when it returns.
+// RED: src/replication/beside.rs
+//   - running.sender = None;
+#[test]
+fn a_transport_that_blocks_holds_up_no_call_for_ever_and_loses_nothing() {
+    let mut group = Group::on(Network::default());
+    let door = Arc::new(Door::open());
+    let held = Held { inner: group.network.of(NODES[0]), door: Arc::clone(&door) };
+    let replication = Replication::new(NODES[0], NODES, Arc::new(held))
+        .heartbeat(Duration::from_millis(20))
+        .ack_timeout(Duration::from_millis(300));
+    group.start_with(NODES[0], replication, |builder| builder);
+    group.start(NODES[1]);
+    group.start(NODES[2]);
+    group.lead(NODES[0], 1);
+    let leader = group.broker(NODES[0]).clone();
+    let config = TopicConfig::new(1).durability(Durability::Os);
+    assert!(until(|| leader.ensure_topic("orders", config.clone()).ok()).is_some());
+    leader.producer().send(Record::to("orders").value("before")).unwrap();
+    group.wait_for_copies(NODES[0]);
+    // The next thread that sends data.
+    let (entered, is_held) = channel();
+    let (release, released) = channel::<()>();
+    door.hold_next(entered, released);
+    let first = leader.clone();
+    let sent = thread::spawn(move || first.producer().send(Record::to("orders").value("first")));
+    is_held.recv_timeout(PATIENCE).unwrap();
+    let member = group.member(NODES[0]);
+    let calls = within(move || {
+        let sent = leader.producer().send(Record::to("orders").value("second"));
+        (sent.map(drop), member.status().role, member.confirm(), member.tick())
+    });
+    let Some((second, _, confirmed, ticked)) = calls else { panic!("a call waits for ever") };
+    assert!(matches!(second, Err(Error::Timeout)), "{second:?}");
+    assert!(matches!(confirmed, Err(Error::Timeout)), "{confirmed:?}");
+    assert!(ticked.is_ok(), "{ticked:?}");
+    release.send(()).unwrap();
+    let _ = sent.join().unwrap();
+    for node in NODES {
+        let all = || read_all(group.broker(node), "orders");
+        let is_there = || (all() == ["before", "first", "second"]).then_some(());
+        assert!(until(is_there).is_some(), "{node}: {:?}", all());
+    }
 }

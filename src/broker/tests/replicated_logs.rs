@@ -76,7 +76,8 @@ fn a_log_that_was_truncated_opens_again() {
 /// Symptom: the next opening failed, because the log had lost its head; or the one after it, because
 /// the note had been taken for that of a topic that does not exist.
 // RED: src/broker/replicated_logs.rs
-//   - self.local.append_durably(vec![noted])?;
+//   - self.local.append_whole(lower.into_iter().chain([noted]).collect())?;
+//   + let _ = (lower, noted);
 // RED: src/broker/open.rs
 //   - live.extend([META.1, OFFSETS.1]);
 // RED: src/broker/log_opener.rs

@@ -145,6 +145,9 @@ fn an_epoch_that_was_promised_or_lies_too_far_is_refused_and_changes_nothing() {
     assert!(one.lead(LeaderEpoch(7 + EPOCH_STEP_MAX)).is_ok());
 }
 
+// RED: src/replication/member.rs
+//   - if !is_member {
+//   + if false {
 #[test]
 fn a_directory_that_the_membership_does_not_name_is_a_learner() {
     let other = MemberRun { directory: DirectoryId(99), ..run(0) };
@@ -182,6 +185,12 @@ fn a_candidate_asks_again_and_a_refusal_ends_its_round() {
     assert!(one.resend().is_empty());
 }
 
+// RED: src/replication/senders.rs
+//   - message.to == me && message.from.node != me && is_of_group(state.logs().group(), message)
+//   + message.from.node != me && is_of_group(state.logs().group(), message)
+// RED: src/replication/senders.rs
+//   - (Some(own), Some(theirs)) => theirs == own,
+//   + (Some(_), Some(_)) => true,
 #[test]
 fn a_message_that_is_for_somebody_else_or_of_another_group_changes_nothing() {
     let mut one = member(3, Notes::new(run(0)));
@@ -382,8 +391,8 @@ fn a_member_that_has_begun_to_copy_follows_the_next_leader() {
 }
 
 /// A directory was put back from a copy: it had confirmed more than it has, and promised.
-// RED: src/replication/member.rs
-//   - if session < noted && Rule::NewestSession.holds() {
+// RED: src/replication/senders.rs
+//   - if session::is_stale(session, noted) && Rule::NewestSession.holds() {
 //   + if false {
 #[test]
 fn a_run_that_is_earlier_than_one_that_was_noted_counts_for_nothing_and_is_informed() {

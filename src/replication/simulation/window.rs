@@ -98,8 +98,8 @@ fn a_candidate_is_given_all_that_it_lacks() {
 /// A clean-up in the background removed records of `__meta` after the leader had looked where it begins: a
 /// new directory was sent an answer without records, and stayed without topics.
 // RED: src/replication/shell.rs
-//   - let _ = self.member.start_moved(log, start);
-//   - return Ok(());
+//   - if from < start {
+//   + if false {
 #[test]
 fn a_new_directory_gets_the_topics_although_the_leader_cleans_up_meanwhile() {
     let mut group = Group::new(3, Durability::Os, 1);

@@ -107,6 +107,18 @@ fn the_bytes_of_a_frame_are_fixed() {
 }
 
 /// A transport may hand over anything: every prefix, every changed bit, and what is no frame at all.
+// RED: src/replication/wire.rs
+//   - if bytes.get(3) != Some(&VERSION) {
+//   + if false {
+// RED: src/replication/wire.rs
+//   - if Checksum::of_both(covered, head).value() != number_at(&bytes, CHECKSUM_AT)? {
+//   + if false {
+// RED: src/replication/wire.rs
+//   - if at == frame.bytes.len() { Ok(all) } else { Err(refused("is too long")) }
+//   + Ok(all)
+// RED: src/replication/wire.rs
+//   - let end = at.checked_add(size as usize).filter(|end| *end <= frame.bytes.len());
+//   + let end = at.checked_add(size as usize).map(|end| end.min(frame.bytes.len()));
 #[test]
 fn what_is_no_frame_is_refused() {
     let frame = pack(all()).unwrap();
@@ -130,6 +142,29 @@ fn what_is_no_frame_is_refused() {
     }
     let longer = [whole, &[0]].concat();
     assert!(unpack(&Frame::from_bytes(longer).unwrap()).is_err());
+}
+
+/// A transport does not bound what arrives.
+// RED: src/replication/wire.rs
+//   - if bytes.len() > Self::MAX_BYTES {
+//   + if false {
+// RED: src/replication/wire.rs
+//   - if total > Frame::MAX_BYTES {
+//   + if false {
+#[test]
+fn what_is_too_large_is_refused_and_not_made() {
+    // Its pages are not touched.
+    let mut bytes = vec![0; Frame::MAX_BYTES + 1];
+    let head = sealed(&[0]);
+    bytes[..head.len()].copy_from_slice(&head);
+    let refused = Frame::from_bytes(bytes).unwrap_err();
+    assert!(refused.to_string().contains("too large"), "{refused}");
+    // Few bytes, many times.
+    let one = bytes::Bytes::from(vec![0; 64 << 20]);
+    let batches = |_| Batches { under: Under { salt: 1, features: 0 }, bytes: one.clone() };
+    let found = Found::Records { ranges: Vec::new(), changes: Vec::new() };
+    let fetched = Fetched { to: RUN, asked: asked(), start: 1, led: None, found };
+    assert!(pack(vec![parcel(Body::Fetched(fetched), (0..17).map(batches).collect())]).is_none());
 }
 
 /// A head may be whole, and still say what no member says.
