@@ -12,6 +12,7 @@ mod aside;
 mod feed;
 mod files;
 mod found;
+mod leading;
 mod outgoing;
 mod read;
 mod starts;
@@ -42,6 +43,7 @@ use crate::record::{LeaderEpoch, NodeId, TopicPartition};
 use aside::Aside;
 use feed::Feeds;
 use files::Files;
+use leading::{end_leadership, note_leader};
 use outgoing::Outgoing;
 use read::Read;
 pub(crate) use starts::say_starts;
@@ -681,18 +683,4 @@ pub(crate) fn say_again<C: Catalog>(shell: &mut Shell<C>) {
         let effects = shell.member.resend();
         shell.carry_out(effects, None);
     }
-}
-
-/// Nothing is appended in the epoch any more on return. Calls that wait for a majority return before
-/// anything else is done: they may hold what that needs.
-fn end_leadership<C: Catalog>((broker, catalog): (&Broker, &C), epoch: LeaderEpoch) {
-    broker.run().leading().end(epoch.0);
-    catalog.follow();
-}
-
-/// The errors of refused calls name the leader.
-fn note_leader(broker: &Broker, member: &Member) {
-    let Some(leadership) = &broker.run().context().leadership else { return };
-    let me = member.role().leads().map(|_| member.state().me().node);
-    leadership.note_leader(me.or_else(|| member.role().follows().map(|it| it.leader.node)));
 }
