@@ -3,7 +3,7 @@
 //! | floor | files |
 //! |---|---|
 //! | values | `log_key`, `membership`, `history`, `rule`, `notes`, `message`, `effect` |
-//! | what a member has and is | `logs`, `compare`, `state`; `candidate`, `leader`, `recovery`, `role` |
+//! | what a member has and is | `logs`, `compare`, `state`; `candidate`, `leader`, `recovery`, `role`, `rounds` |
 //! | the state machine, pure | `member`; `elector` beside it |
 //! | over the engine | `frame`, `catalog`, `shell` |
 //! | with a clock | `pulse`, `signal`, `view`, `driver` |
@@ -36,6 +36,7 @@ mod notes;
 mod pulse;
 mod recovery;
 mod role;
+mod rounds;
 mod rule;
 mod senders;
 mod session;

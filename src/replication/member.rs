@@ -12,11 +12,12 @@ use super::history::EpochRange;
 use super::leader::Leader;
 use super::log_key::LogKey;
 use super::logs::{Log, Logs, MetaChange};
-use super::membership::{GroupId, MemberRun, Membership};
+use super::membership::{GroupId, Membership};
 use super::message::{Ask, Body, Envelope, Fetch, Fetched, Found, Led, Promised};
 use super::notes::{Note, Notes, Promise};
 use super::recovery::Recovery;
 use super::role::{Following, Role};
+use super::rounds::{ask, beat, lacking};
 use super::rule::Rule;
 use super::senders;
 use super::session;
@@ -651,40 +652,12 @@ fn check_epoch(state: &State, epoch: LeaderEpoch) -> Result<(), LeadRefused> {
     Ok(())
 }
 
-/// Asks those who have not answered; `again`: also the others, who may have begun another run.
-fn ask(state: &State, role: &Role, again: bool, out: &mut Effects) {
-    let Role::Candidate(candidate) = role else { return };
-    let ask = match state.goes_by() {
-        Some(membership) if !candidate.is_founding() => Ask::Lead(membership),
-        _ => Ask::Found,
-    };
-    let nodes = state.others().into_iter();
-    for node in nodes.filter(|node| again || !candidate.has_answer_of(*node)) {
-        state.send(node, candidate.epoch(), Body::Ask(ask.clone()), out);
-    }
-}
-
-/// The leader says to all that it leads.
-fn beat(state: &State, epoch: LeaderEpoch, out: &mut Effects) {
-    for node in state.others() {
-        state.send(node, epoch, Body::Beat, out);
-    }
-}
-
 /// The leader says where a log begins. Those that were given records learn it when they ask again.
 pub(super) fn say_start(member: &mut Member, key: LogKey, out: &mut Effects) {
     // Each member cleans up the internal logs for itself.
     if matches!(key, LogKey::Partition { .. }) {
         member.answer_waiting(key, out);
     }
-}
-
-/// The logs for which the candidate has to fetch, and from whom: `__meta` alone before the others.
-fn lacking(logs: &Logs, candidate: &Candidate) -> Vec<(LogKey, MemberRun)> {
-    if let Some(from) = candidate.to_fetch(LogKey::Meta) {
-        return vec![(LogKey::Meta, from)];
-    }
-    logs.iter().filter_map(|(key, _)| Some((key, candidate.to_fetch(key)?))).collect()
 }
 
 #[cfg(test)]
