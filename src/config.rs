@@ -281,9 +281,9 @@ pub enum Acks {
     /// another member leads next.
     #[default]
     Leader,
-    /// The leader at the durability in force, and a majority of the members as the topic's durability
-    /// says: at [`Durability::Sync`] they have synced the record, at the other levels they have written
-    /// it. The record is never lost while a majority keeps its disks. The default on a replicated
+    /// The leader at the durability in force, and a majority of the members at the stricter one of the
+    /// topic's and the producer's: at [`Durability::Sync`] they have synced the record, at the other
+    /// levels they have written it. The record is never lost while a majority keeps its disks. The default on a replicated
     /// broker; without replication it is refused with [`Error::Config`].
     Quorum,
 }

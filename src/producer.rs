@@ -442,7 +442,7 @@ impl Producer {
 
     /// Makes all records durable that this producer and its clones have appended, whatever their
     /// level of [`Durability`]. At [`Acks::Quorum`](crate::Acks::Quorum) it also waits until a majority of the members has
-    /// them.
+    /// them; on stable storage, if the producer itself is at [`Durability::Sync`].
     ///
     /// # Errors
     ///
@@ -461,7 +461,7 @@ impl Producer {
     /// For a sync of each partition that has such records, up to eight of them at the same time. At
     /// [`Acks::Quorum`](crate::Acks::Quorum), for a majority of the members.
     pub fn flush(&self) -> Result<()> {
-        let flushed = self.inner.unflushed.flush();
+        let flushed = self.inner.unflushed.flush(self.inner.durability == Some(Durability::Sync));
         // Checked last: a broker that was closed meanwhile has closed partitions too.
         let flushed = flushed.and_then(|()| self.inner.run.gate().check_open());
         flushed.inspect_err(|_| self.inner.run.context().env.trace.deliver())
@@ -492,6 +492,9 @@ impl Producer {
         }
         // The time that the call waits for other members begins for all at once.
         let copies: Vec<_> = appended.iter().map(|(_, batch)| batch.copies()).collect();
+        for ((_, batch), copies) in appended.iter().zip(&copies) {
+            copies.begin(batch.core, false);
+        }
         for ((group, batch), waited) in waiting.iter().zip(together::wait_durable(&waits)) {
             #[cfg(feature = "testing")]
             batch.note_answer(&waited);

@@ -2,8 +2,8 @@
 //!
 //! | floor | files |
 //! |---|---|
-//! | values | `log_key`, `membership`, `history`, `rule`, `notes`, `message`, `effect` |
-//! | what a member has and is | `logs`, `compare`, `state`; `candidate`, `leader`, `recovery`, `role`, `rounds` |
+//! | values | `log_key`, `membership`, `history`, `strict`, `rule`, `notes`, `message`, `effect` |
+//! | what a member has and is | `logs`, `compare`, `state`; `candidate`, `leader`, `syncs`, `recovery`, `role`, `rounds` |
 //! | the state machine, pure | `member`; `elector` beside it |
 //! | over the engine | `frame`, `catalog`, `shell` |
 //! | with a clock | `pulse`, `signal`, `view`, `driver` |
@@ -45,6 +45,8 @@ mod shell;
 mod signal;
 mod state;
 mod status;
+mod strict;
+mod syncs;
 mod traffic;
 mod transport;
 mod view;

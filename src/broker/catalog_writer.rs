@@ -15,7 +15,7 @@ use crate::format::TopicId;
 #[cfg(feature = "replication")]
 use crate::partition::quorum::Quorum;
 #[cfg(feature = "replication")]
-use crate::partition::quorum_gate::Awaited;
+use crate::partition::quorum_gate::{Awaited, Measure};
 
 /// A change that is durable on this machine, for [`CatalogWriter::settle`].
 #[derive(Debug, Clone, Copy)]
@@ -112,7 +112,7 @@ impl<'a> CatalogWriter<'a> {
         let (epoch, leadership) = epoch.zip(self.context.leadership.as_ref())?;
         let now = self.context.clock.monotonic();
         let deadline = now.saturating_add(leadership.terms().ack_timeout);
-        Some(Awaited { end, epoch, deadline })
+        Some(Awaited { end, epoch, deadline, measure: Measure::Held })
     }
 
     #[cfg(not(feature = "replication"))]

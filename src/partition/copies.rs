@@ -11,7 +11,7 @@ use super::lead::LedEpoch;
 #[cfg(feature = "replication")]
 use super::quorum::Quorum;
 #[cfg(feature = "replication")]
-use super::quorum_gate::Awaited;
+use super::quorum_gate::{Awaited, Measure};
 use crate::error::{Error, Result};
 
 #[derive(Debug, Default)]
@@ -39,23 +39,54 @@ impl Copies {
     /// Of what was appended below `end` under a leadership; of nothing if that is none. The time that
     /// a call waits at most begins now.
     pub(crate) fn of(core: &PartitionCore, end: u64, led: LedEpoch) -> Self {
-        let awaited = led.is_some().then(|| Quorum::of(core).awaited(end, led)).flatten();
+        Self::measured(core, end, led, Measure::Held)
+    }
+
+    /// As [`of`](Self::of), and a majority must have synced it. The others are asked for that when the
+    /// wait [begins](Self::begin).
+    pub(crate) fn synced(core: &PartitionCore, end: u64, led: LedEpoch) -> Self {
+        let is_stricter = led.is_some() && !core.log.lead().counts_synced();
+        Self::measured(core, end, led, if is_stricter { Measure::Synced } else { Measure::Held })
+    }
+
+    fn measured(core: &PartitionCore, end: u64, led: LedEpoch, measure: Measure) -> Self {
+        let awaited = led.is_some().then(|| Quorum::of(core).awaited(end, led, measure)).flatten();
         Self { awaited, ticket: None }
     }
 
+    /// Asks the others for what it waits for, if they would not do that by themselves. A wait does so
+    /// itself, but perhaps after something else that takes long. `is_announced`: the caller announces it
+    /// at once. It holds no lock.
+    pub(crate) fn begin(&self, core: &PartitionCore, is_announced: bool) {
+        if let Some(Awaited { end, epoch, measure: Measure::Synced, .. }) = self.awaited {
+            Quorum::of(core).want_synced(epoch, end, is_announced);
+        }
+    }
+
     /// Of all that was appended to the partition since the leadership `since` began. Also returns from
-    /// which leadership on the next call has to look.
+    /// which leadership on the next call has to look. `is_strict`: a majority must have synced it.
     ///
     /// # Errors
     ///
     /// [`Error::LeadershipLost`](crate::Error::LeadershipLost) if one of them has ended before a
     /// majority was known to have everything.
-    pub(crate) fn since(core: &PartitionCore, since: LedEpoch) -> (Result<Self>, LedEpoch) {
+    pub(crate) fn since(
+        core: &PartitionCore,
+        since: LedEpoch,
+        is_strict: bool,
+    ) -> (Result<Self>, LedEpoch) {
         if !since.is_some() {
             return (Ok(Self::default()), since);
         }
+        let is_stricter = is_strict && !core.log.lead().counts_synced();
         let (awaited, next) = Quorum::of(core).since(since.number());
-        let copies = awaited.map(|(led, end)| Self::of(core, end, led)).map_err(Into::into);
+        let copies = match awaited {
+            // That all was held when the leadership ended does not say that it was synced.
+            Ok((led, _)) if is_stricter && !led.is_some() => Err(Error::LeadershipLost),
+            Ok((led, end)) if is_stricter => Ok(Self::synced(core, end, led)),
+            Ok((led, end)) => Ok(Self::of(core, end, led)),
+            Err(unconfirmed) => Err(unconfirmed.into()),
+        };
         (copies, LedEpoch::of(next))
     }
 
@@ -82,6 +113,7 @@ impl Copies {
     /// [`Error::LeadershipLost`](crate::Error::LeadershipLost) and those of a closed partition: the
     /// records may or may not be kept.
     pub(crate) fn wait(&self, core: &PartitionCore) -> Result<()> {
+        self.begin(core, false);
         self.awaited.map_or(Ok(()), |awaited| Ok(Quorum::of(core).wait(awaited)?))
     }
 
@@ -94,6 +126,7 @@ impl Copies {
         timeout: Duration,
     ) -> Option<Result<()>> {
         let Some(awaited) = self.awaited else { return Some(Ok(())) };
+        self.begin(core, false);
         let answer = Quorum::of(core).wait_until(awaited, until, timeout)?;
         Some(answer.map_err(Into::into))
     }
@@ -101,6 +134,7 @@ impl Copies {
     /// The result if it is known; otherwise `waker` is woken when it is. [`forget`](Self::forget)
     /// ends the wait.
     pub(crate) fn poll(&mut self, core: &PartitionCore, waker: &Waker) -> Option<Result<()>> {
+        self.begin(core, false);
         let Some(awaited) = &self.awaited else { return Some(Ok(())) };
         let answer = Quorum::of(core).poll(awaited, waker, &mut self.ticket)?;
         Some(answer.map_err(Into::into))
@@ -122,7 +156,15 @@ impl Copies {
         Self::default()
     }
 
-    pub(crate) fn since(_: &PartitionCore, since: LedEpoch) -> (Result<Self>, LedEpoch) {
+    #[inline]
+    pub(crate) fn synced(_: &PartitionCore, _: u64, _: LedEpoch) -> Self {
+        Self::default()
+    }
+
+    #[inline]
+    pub(crate) fn begin(&self, _: &PartitionCore, _: bool) {}
+
+    pub(crate) fn since(_: &PartitionCore, since: LedEpoch, _: bool) -> (Result<Self>, LedEpoch) {
         (Ok(Self::default()), since)
     }
 

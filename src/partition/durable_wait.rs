@@ -62,6 +62,7 @@ impl DurableWait {
     /// The result if it is known; otherwise `waker` is woken when it is, and a sync is requested of
     /// the background. Never waits.
     pub(crate) fn poll(&mut self, waker: &Waker) -> Option<Result<()>> {
+        self.copies.begin(&self.core, false);
         if self.is_synced
             && let Err(error) = self.core.flusher().poll(self.end, waker, &mut self.ticket)?
         {

@@ -179,13 +179,9 @@ impl PartitionLead {
 
     /// More of the log is durable. Under no lock of the partition. `is_announced`: the caller
     /// [announces](Self::announce) it.
-    #[cfg_attr(not(feature = "replication"), expect(clippy::unused_self, reason = "no members"))]
     pub(super) fn synced(&self, is_announced: bool) {
-        #[cfg(feature = "replication")]
-        if self.of.as_ref().is_some_and(|it| it.counts_synced) {
-            self.appended(is_announced);
-        }
-        let _ = is_announced;
+        // Also where a copy counts before: a producer may be stricter than its topic.
+        self.appended(is_announced);
     }
 
     /// Whether the broker is a member of a replicated group.
@@ -228,6 +224,11 @@ impl PartitionLead {
     /// `None` if the broker is not replicated.
     pub(super) fn terms(&self) -> Option<LeadershipTerms> {
         self.of.as_ref().map(|it| it.leadership.terms())
+    }
+
+    /// Whether a copy counts only once it is synced.
+    pub(super) fn counts_synced(&self) -> bool {
+        self.of.as_ref().is_some_and(|it| it.counts_synced)
     }
 
     /// The epoch that is led now.

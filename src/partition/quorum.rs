@@ -14,7 +14,7 @@ use super::PartitionCore;
 use super::lead::LedEpoch;
 #[cfg(test)]
 use super::leadership::Waits;
-use super::quorum_gate::{Awaited, QuorumGate, Unconfirmed};
+use super::quorum_gate::{Awaited, Measure, QuorumGate, Unconfirmed};
 use super::shared::SharedLog;
 use super::waiters::{Awaits, Fired};
 use crate::clock::real_now;
@@ -71,12 +71,32 @@ impl<'a> Quorum<'a> {
         watermark
     }
 
+    /// A majority has synced everything below `offset`, which is not above the watermark.
+    pub(crate) fn advance_synced(self, offset: u64) {
+        self.gate.raise_synced(offset);
+        self.gate.answer_reached();
+    }
+
+    /// A call waits until a majority has synced everything below `end`. `is_announced`: the caller
+    /// announces that. It holds no lock.
+    pub(crate) fn want_synced(self, epoch: u32, end: u64, is_announced: bool) {
+        if self.gate.want_synced(epoch, end) {
+            self.log.lead().appended(is_announced);
+        }
+    }
+
+    /// What is below is to be synced by a majority. (A call of an earlier leadership may have waited for
+    /// records that were cut off since.)
+    pub(crate) fn wanted(self) -> u64 {
+        self.gate.wanted().min(self.log.ends().end())
+    }
+
     /// What a call waits for that appended below `end` under a leadership, from now on; `None` if it
     /// waits for no majority.
-    pub(crate) fn awaited(self, end: u64, led: LedEpoch) -> Option<Awaited> {
+    pub(crate) fn awaited(self, end: u64, led: LedEpoch, measure: Measure) -> Option<Awaited> {
         let terms = self.log.lead().terms().filter(|_| led.is_some())?;
         let deadline = self.log.clock().monotonic().saturating_add(terms.ack_timeout);
-        Some(Awaited { end, epoch: led.number(), deadline })
+        Some(Awaited { end, epoch: led.number(), deadline, measure })
     }
 
     /// Under which leadership a call waits, and up to which end, that wants a majority to have all that

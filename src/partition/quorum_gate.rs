@@ -42,6 +42,15 @@ impl From<Unconfirmed> for Error {
     }
 }
 
+/// What a majority must have done with records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Measure {
+    /// They are below the high watermark.
+    Held,
+    /// They are on stable storage, too.
+    Synced,
+}
+
 /// What a call waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Awaited {
@@ -51,18 +60,40 @@ pub(crate) struct Awaited {
     pub(crate) epoch: u32,
     /// On the broker's monotonic clock.
     pub(crate) deadline: Duration,
+    pub(crate) measure: Measure,
 }
 
-/// A leadership that has ended, and the watermark at that moment.
+/// A wait: by its measure, end and ticket, so that what a majority has done answers a prefix.
+type Key = (Measure, u64, u64);
+
+/// A leadership that has ended, and what a majority had done at that moment.
 #[derive(Debug, Clone, Copy)]
 struct Ended {
     epoch: u32,
+    reached: Reached,
+}
+
+/// The offsets below which a majority has done its part.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reached {
     watermark: u64,
+    synced: u64,
+}
+
+impl Reached {
+    fn of(self, measure: Measure) -> u64 {
+        match measure {
+            Measure::Held => self.watermark,
+            Measure::Synced => self.synced,
+        }
+    }
 }
 
 #[derive(Debug, Default)]
 struct Calls {
-    watermark: u64,
+    reached: Reached,
+    /// Up to where calls wait, or have waited, for a majority to sync, and under which leadership.
+    wanted: (u32, u64),
     ended: Option<Ended>,
     /// The last leadership that ended with records that no majority was known to have.
     lossy: u32,
@@ -70,10 +101,10 @@ struct Calls {
     now: Duration,
     /// Final.
     failure: Option<Error>,
-    /// By end and ticket, so that a watermark answers a prefix. A thread that waits has no waker.
-    waiting: BTreeMap<(u64, u64), (Awaited, Option<Waker>)>,
-    /// Deadline, end and ticket of each of them.
-    deadlines: BTreeSet<(Duration, u64, u64)>,
+    /// A thread that waits has no waker.
+    waiting: BTreeMap<Key, (Awaited, Option<Waker>)>,
+    /// The deadline of each of them.
+    deadlines: BTreeSet<(Duration, Key)>,
     next_ticket: u64,
     /// Whether the leadership lists the gate.
     is_listed: bool,
@@ -84,8 +115,10 @@ impl Calls {
     fn answer(&self, awaited: &Awaited) -> Option<Result<(), Unconfirmed>> {
         let is_kept = match self.ended {
             Some(ended) if awaited.epoch < ended.epoch => false,
-            Some(ended) if awaited.epoch == ended.epoch => awaited.end <= ended.watermark,
-            _ => awaited.end <= self.watermark,
+            Some(ended) if awaited.epoch == ended.epoch => {
+                awaited.end <= ended.reached.of(awaited.measure)
+            }
+            _ => awaited.end <= self.reached.of(awaited.measure),
         };
         if is_kept {
             return Some(Ok(()));
@@ -101,26 +134,29 @@ impl Calls {
 
     /// Adds a wait, or replaces its waker. Returns the earlier waker.
     fn insert(&mut self, awaited: Awaited, ticket: u64, waker: Option<Waker>) -> Option<Waker> {
-        self.deadlines.insert((awaited.deadline, awaited.end, ticket));
-        self.waiting.insert((awaited.end, ticket), (awaited, waker)).and_then(|(_, waker)| waker)
+        let key = (awaited.measure, awaited.end, ticket);
+        self.deadlines.insert((awaited.deadline, key));
+        self.waiting.insert(key, (awaited, waker)).and_then(|(_, waker)| waker)
     }
 
     /// Removes a wait, and returns its waker.
-    fn remove(&mut self, end: u64, ticket: u64) -> Option<Waker> {
-        let (awaited, waker) = self.waiting.remove(&(end, ticket))?;
-        self.deadlines.remove(&(awaited.deadline, end, ticket));
+    fn remove(&mut self, key: Key) -> Option<Waker> {
+        let (awaited, waker) = self.waiting.remove(&key)?;
+        self.deadlines.remove(&(awaited.deadline, key));
         waker
     }
 
-    /// Removes the waits that the watermark answers. Returns their wakers, and whether threads wait so.
+    /// Removes the waits that a majority answers. Returns their wakers, and whether threads wait so.
     fn take_reached(&mut self) -> (Vec<Waker>, bool) {
         let (mut wakers, mut has_threads) = (Vec::new(), false);
-        while let Some((&(end, ticket), _)) = self.waiting.first_key_value()
-            && end <= self.watermark
-        {
-            let waker = self.remove(end, ticket);
-            has_threads |= waker.is_none();
-            wakers.extend(waker);
+        for measure in [Measure::Held, Measure::Synced] {
+            let reached = self.reached.of(measure);
+            let answered = (measure, 0, 0)..=(measure, reached, u64::MAX);
+            while let Some((&key, _)) = self.waiting.range(answered.clone()).next() {
+                let waker = self.remove(key);
+                has_threads |= waker.is_none();
+                wakers.extend(waker);
+            }
         }
         (wakers, has_threads)
     }
@@ -128,10 +164,10 @@ impl Calls {
     /// Removes the waits whose deadline has passed, and returns their wakers.
     fn take_expired(&mut self) -> Vec<Waker> {
         let mut wakers = Vec::new();
-        while let Some(&(deadline, end, ticket)) = self.deadlines.first()
+        while let Some(&(deadline, key)) = self.deadlines.first()
             && deadline <= self.now
         {
-            wakers.extend(self.remove(end, ticket));
+            wakers.extend(self.remove(key));
         }
         wakers
     }
@@ -140,7 +176,7 @@ impl Calls {
     fn take_answered(&mut self) -> Vec<Waker> {
         let answered = self.waiting.iter().filter(|(_, (it, _))| self.answer(it).is_some());
         let answered: Vec<_> = answered.map(|(key, _)| *key).collect();
-        answered.into_iter().filter_map(|(end, ticket)| self.remove(end, ticket)).collect()
+        answered.into_iter().filter_map(|key| self.remove(key)).collect()
     }
 
     fn new_ticket(&mut self) -> u64 {
@@ -190,7 +226,7 @@ impl QuorumGate {
             };
             let answer = waits.answer(&awaited);
             if answer.is_some() || is_over {
-                drop(waits.remove(awaited.end, ticket));
+                drop(waits.remove((awaited.measure, awaited.end, ticket)));
                 return answer;
             }
         }
@@ -229,7 +265,7 @@ impl QuorumGate {
 
     /// Ends the wait of this ticket.
     pub(super) fn forget(&self, awaited: &Awaited, ticket: u64) {
-        let before = self.waits.lock().remove(awaited.end, ticket);
+        let before = self.waits.lock().remove((awaited.measure, awaited.end, ticket));
         drop(before);
     }
 
@@ -237,7 +273,27 @@ impl QuorumGate {
     /// answers, once the caller holds no lock.
     pub(super) fn raise(&self, watermark: u64) {
         let mut waits = self.waits.lock();
-        waits.watermark = waits.watermark.max(watermark);
+        waits.reached.watermark = waits.reached.watermark.max(watermark);
+    }
+
+    /// Takes note of how far a majority has synced, which is not above the watermark: as of
+    /// [`raise`](Self::raise).
+    pub(super) fn raise_synced(&self, offset: u64) {
+        let mut waits = self.waits.lock();
+        waits.reached.synced = waits.reached.synced.max(offset);
+    }
+
+    /// A call waits until a majority has synced everything below `end`, under the leadership of `epoch`.
+    /// Returns whether that is news: each leadership asks the others anew.
+    pub(super) fn want_synced(&self, epoch: u32, end: u64) -> bool {
+        let mut waits = self.waits.lock();
+        let is_news = waits.wanted < (epoch, end);
+        waits.wanted = waits.wanted.max((epoch, end));
+        is_news
+    }
+
+    pub(super) fn wanted(&self) -> u64 {
+        self.waits.lock().wanted.1
     }
 
     /// Takes note that the leadership of `epoch`, and all before it, have ended, and that the log
@@ -245,8 +301,8 @@ impl QuorumGate {
     pub(super) fn end_leadership(&self, epoch: u32, log_end: u64) {
         let mut waits = self.waits.lock();
         if waits.ended.is_none_or(|ended| ended.epoch < epoch) {
-            waits.ended = Some(Ended { epoch, watermark: waits.watermark });
-            if waits.watermark < log_end {
+            waits.ended = Some(Ended { epoch, reached: waits.reached });
+            if waits.reached.watermark < log_end {
                 waits.lossy = epoch;
             }
         }
@@ -321,7 +377,7 @@ mod tests {
     const NEVER: Duration = Duration::MAX;
 
     fn awaited(end: u64, epoch: u32) -> Awaited {
-        Awaited { end, epoch, deadline: NEVER }
+        Awaited { end, epoch, deadline: NEVER, measure: Measure::Held }
     }
 
     /// The answer that is known now, without waiting.
@@ -353,6 +409,33 @@ mod tests {
         waiting.join().unwrap().unwrap();
         gate.raise(2);
         assert!(matches!(answer(&gate, awaited(5, 1)), Some(Ok(()))), "it never falls");
+    }
+
+    // RED: src/partition/quorum_gate.rs
+    //   - Measure::Synced => self.synced,
+    //   + Measure::Synced => self.watermark,
+    #[test]
+    fn a_wait_for_a_sync_ends_when_a_majority_has_synced() {
+        let gate = new_gate();
+        let synced = |end| Awaited { measure: Measure::Synced, ..awaited(end, 1) };
+        assert!(gate.want_synced(1, 5) && !gate.want_synced(1, 5) && !gate.want_synced(1, 4));
+        assert!(gate.want_synced(2, 4) && !gate.want_synced(1, 5), "each leadership asks anew");
+        assert_eq!(gate.wanted(), 4);
+        let waiting = {
+            let gate = Arc::clone(&gate);
+            thread::spawn(move || gate.wait(synced(5)))
+        };
+        gate.raise(5);
+        gate.answer_reached();
+        assert!(matches!(answer(&gate, awaited(5, 1)), Some(Ok(()))));
+        assert!(answer(&gate, synced(5)).is_none());
+        gate.raise_synced(5);
+        gate.answer_reached();
+        waiting.join().unwrap().unwrap();
+        gate.raise(7);
+        gate.end_leadership(1, 9);
+        assert!(matches!(answer(&gate, synced(5)), Some(Ok(()))));
+        assert!(matches!(answer(&gate, synced(6)), Some(Err(Unconfirmed::LeadershipEnded))));
     }
 
     /// H13: a leader that has lost its leadership cannot know what became of the last records.

@@ -53,6 +53,9 @@ pub struct ProducerBuilder {
 impl ProducerBuilder {
     /// Sets which failures a record survives once a send of this producer has returned. Default:
     /// the topic's [`durability`](crate::TopicConfig::durability), or the broker's if it has none.
+    /// In a replicated group, [`Sync`](Durability::Sync) at [`Acks::Quorum`](crate::Acks::Quorum)
+    /// waits until a majority of the members has synced the records, also in a topic whose own level is
+    /// lower.
     #[doc(alias = "acks")]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);

@@ -78,6 +78,7 @@ impl Delivery {
     /// callers share. At [`Acks::Quorum`](crate::Acks::Quorum), for a majority of the members.
     pub fn wait(self) -> Result<RecordMetadata> {
         let core = self.wait.core();
+        self.wait.copies().begin(core, false);
         if self.wait.is_synced() {
             let waited = core.wait_durable(self.wait.end());
             waited.inspect_err(|_| core.log().trace().deliver())?;
@@ -106,6 +107,7 @@ impl Delivery {
             return Some(Ok(self.metadata));
         }
         let (core, end) = (self.wait.core(), self.wait.end());
+        self.wait.copies().begin(core, false);
         // A timeout too long for the clock is no timeout.
         let until = real_now().checked_add(timeout);
         let synced = match until {

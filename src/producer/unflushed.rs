@@ -71,11 +71,12 @@ impl Unflushed {
 
     /// Makes everything durable that is published in the partitions, and waits until a majority has
     /// it. Tries all of them, and returns the first failure. What was deleted needs no sync, and is
-    /// forgotten.
-    pub(super) fn flush(&self) -> Result<()> {
+    /// forgotten. `is_strict`: the majority must have synced it.
+    pub(super) fn flush(&self, is_strict: bool) -> Result<()> {
         let partitions: Vec<_> = self.partitions.lock().values().cloned().collect();
         let waits: Vec<_> = partitions.iter().map(|(core, _)| (&**core, core.log_end())).collect();
-        let copies: Vec<_> = partitions.iter().map(|(core, led)| self.copies(core, *led)).collect();
+        let copies: Vec<_> =
+            partitions.iter().map(|(core, led)| self.copies(core, *led, is_strict)).collect();
         let mut result = Ok(());
         for (((core, _), flushed), copies) in
             partitions.iter().zip(together::wait_durable(&waits)).zip(copies)
@@ -91,8 +92,16 @@ impl Unflushed {
 
     /// The wait for other members in one partition. The next flush waits for what is appended from now
     /// on.
-    fn copies(&self, core: &Arc<PartitionCore>, since: LedEpoch) -> Result<Copies> {
-        let (copies, led) = Copies::since(core, since);
+    fn copies(
+        &self,
+        core: &Arc<PartitionCore>,
+        since: LedEpoch,
+        is_strict: bool,
+    ) -> Result<Copies> {
+        let (copies, led) = Copies::since(core, since, is_strict);
+        if let Ok(copies) = &copies {
+            copies.begin(core, false);
+        }
         if led != since
             && let Some((_, noted)) = self.partitions.lock().get_mut(&Arc::as_ptr(core).addr())
         {

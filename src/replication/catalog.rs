@@ -216,6 +216,12 @@ impl Catalog for EngineCatalog {
         }
     }
 
+    fn advance_synced(&self, key: LogKey, offset: u64) {
+        if let Some((_, core)) = self.partition(key) {
+            Quorum::of(&core).advance_synced(offset);
+        }
+    }
+
     fn lead(&self, key: LogKey, epoch: u32) -> Result<(), Failure> {
         match (self.internal(key), self.settled_partition(key)) {
             (Some(log), _) => log.state().lead(epoch),

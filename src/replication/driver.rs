@@ -631,7 +631,7 @@ fn sums_to_name<C: Catalog>(shell: &Shell<C>) -> Sums {
 fn sums_of<C: Catalog>(shell: &Shell<C>) -> Sums {
     let mut sums = Sums::default();
     for (key, log) in shell.member().state().logs().iter() {
-        sums.add(key, log.end(), log.watermark);
+        sums.add(key, log.end(), log.watermark, log.strict);
     }
     sums
 }

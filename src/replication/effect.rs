@@ -53,6 +53,13 @@ pub(crate) enum Effect {
         log: LogKey,
         offset: u64,
     },
+    /// A majority has synced what is below, of a log whose copies count without that.
+    Synced {
+        log: LogKey,
+        offset: u64,
+    },
+    /// The log is synced, and the engine says so later.
+    SyncSoon(LogKey),
     Event(Event),
 }
 

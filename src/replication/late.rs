@@ -78,7 +78,9 @@ fn answer_of(said: &Said) -> Option<((MemberRun, LogKey), &Fetch, bool)> {
         return None;
     };
     let says_little = matches!(found, Found::Records { .. }) && parcel.batches.is_empty();
-    let may_be_late = says_little && asked.adopted && led.is_some();
+    // A producer waits for what it asks for.
+    let asks = led.is_some_and(|led| led.strict.is_open());
+    let may_be_late = says_little && asked.adopted && led.is_some() && !asks;
     Some(((*to, asked.log), asked, may_be_late))
 }
 
@@ -87,6 +89,7 @@ mod tests {
     use super::super::frame::{Batches, Frame};
     use super::super::membership::{DirectoryId, MemberRun};
     use super::super::message::{Envelope, Led};
+    use super::super::strict::Strict;
     use super::*;
     use crate::clock::real_now;
     use crate::log::replica::under::Under;
@@ -109,7 +112,7 @@ mod tests {
         let log = LogKey::Offsets;
         let asked = Fetch { log, from, before, adopted, synced: from, held: from, start: 0 };
         let found = Found::Records { ranges: Vec::new(), changes: Vec::new() };
-        let led = Some(Led { began: 0, watermark, end: 9 });
+        let led = Some(Led { began: 0, watermark, end: 9, strict: Strict::default() });
         let body = Body::Fetched(Fetched { to: run(to), asked, start: 0, led, found });
         let (group, epoch) = (None, LeaderEpoch(1));
         let envelope = Envelope { group, from: run(1), to: NodeId(to), epoch, body };
@@ -173,13 +176,27 @@ mod tests {
 
     /// A follower that has not adopted the epoch waits for its answer, and the leader for that.
     // RED: src/replication/late.rs
-    //   - let may_be_late = says_little && asked.adopted && led.is_some();
-    //   + let may_be_late = says_little && led.is_some();
+    //   - let may_be_late = says_little && asked.adopted && led.is_some() && !asks;
+    //   + let may_be_late = says_little && led.is_some() && !asks;
     #[test]
     fn what_a_follower_needs_to_count_is_not_held_back() {
         let mut late = Late::default();
         let sent = late.hold(vec![answer(2, 1, false, b"")], real_now());
         assert_eq!(watermarks(sent), [(2, 1)]);
         assert_eq!(late.due(), None);
+    }
+
+    // RED: src/replication/late.rs
+    //   - let asks = led.is_some_and(|led| led.strict.is_open());
+    //   + let asks = false;
+    #[test]
+    fn what_asks_for_a_sync_that_a_producer_waits_for_is_not_held_back() {
+        let mut said = answer(2, 1, true, b"");
+        if let Said::Parcel(parcel) = &mut said
+            && let Body::Fetched(Fetched { led: Some(led), .. }) = &mut parcel.envelope.body
+        {
+            led.strict = Strict { wanted: 9, synced: 5 };
+        }
+        assert_eq!(watermarks(Late::default().hold(vec![said], real_now())), [(2, 1)]);
     }
 }

@@ -14,6 +14,7 @@ use super::log_key::LogKey;
 use super::membership::{GroupId, Membership, Memberships};
 use super::notes::Notes;
 use super::rule::Rule;
+use super::strict::Strict;
 use crate::record::LeaderEpoch;
 
 /// What a record of `__meta` changes for replication. The shell finds these in the record's bytes.
@@ -58,6 +59,9 @@ pub(crate) struct Log {
     /// It is known from records of `__meta` that were dropped when that began anew, and from none
     /// since.
     pub(crate) is_of_before: bool,
+    /// What producers wait for that are stricter than the topic: in the epoch that this member leads, or
+    /// as its leader has said.
+    pub(crate) strict: Strict,
 }
 
 impl Log {

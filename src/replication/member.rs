@@ -22,6 +22,7 @@ use super::rule::Rule;
 use super::senders;
 use super::session;
 use super::state::{Effects, State, end_founding};
+use super::syncs;
 use crate::record::{LeaderEpoch, NodeId};
 
 /// How far an epoch may lie above the promised one: half of all epochs. One call with a wrong number
@@ -149,9 +150,10 @@ impl Member {
         let mut out = Effects::new();
         self.state.logs_mut().synced(key, offset);
         self.count_all(key, &mut out);
-        let counts = self.state.logs().get(key).is_some_and(|log| log.counts_synced);
-        if let (true, Role::Follower(Some(Following { leader, epoch }))) = (counts, &self.role) {
-            self.state.fetch(*epoch, key, leader.node, &mut out);
+        if let Role::Follower(Some(Following { leader, epoch })) = &self.role {
+            for key in syncs::to_report(&self.state, key) {
+                self.state.fetch(*epoch, key, leader.node, &mut out);
+            }
         }
         out
     }
@@ -391,6 +393,7 @@ impl Member {
             self.state.raise_start(log, start, out);
         }
         let logs = self.state.keys();
+        syncs::forget_all(&mut self.state);
         self.state.adopt(epoch, logs, out);
         if self.state.notes().is_recovering() {
             // It had to recover nothing: it is alone, or has confirmed nothing before.
@@ -434,8 +437,14 @@ impl Member {
             // From now on this member's copies count.
             end_founding(&mut self.state, out);
         }
-        if self.state.logs_mut().raise_watermark(key, reached) {
+        let mut is_news = self.state.logs_mut().raise_watermark(key, reached);
+        if is_news {
             out.push(Effect::Watermark { log: key, offset: reached });
+        }
+        if let Role::Leader(leader) = &self.role {
+            is_news |= syncs::count(&mut self.state, leader, key, &needed, out);
+        }
+        if is_news {
             self.answer_waiting(key, out);
         }
         out.extend(current.map(|epoch| Effect::Event(Event::Current(epoch))));
@@ -519,6 +528,7 @@ impl Member {
         self.stop_leading(Declined::Led, out);
         self.role = Role::Follower(Some(following));
         self.recovery.begin();
+        syncs::forget_all(&mut self.state);
         // From now on this member's copies count.
         end_founding(&mut self.state, out);
         if self.state.logs().membership().is_none() && self.state.notes().has_adopted_nothing() {
@@ -605,7 +615,11 @@ impl Member {
         if matches!(self.role, Role::Candidate(_)) {
             self.proceed(out);
         } else {
-            let known = Fetch { start: fetched.asked.start, ..question };
+            let mut known = Fetch { start: fetched.asked.start, ..question };
+            if self.state.logs().get(key).is_some_and(|log| log.strict.is_open()) {
+                // It may be synced further than the leader has heard.
+                known.synced = fetched.asked.synced;
+            }
             let again = self.state.question(message.epoch, key);
             if again != Some(known) {
                 self.state.fetch(message.epoch, key, message.from.node, out);
@@ -623,6 +637,7 @@ impl Member {
         }
         // The log is equal to the leader's up to its end, also if it has not adopted the epoch yet.
         self.state.believe(key, led.watermark.min(end), out);
+        syncs::hear(&mut self.state, key, led.strict, out);
         if self.state.notes().is_recovering() {
             self.recovery.named(key, led.end);
             if self.recovery.is_done(self.state.logs(), |key| self.state.adopted(key) == epoch) {
@@ -650,6 +665,19 @@ fn check_epoch(state: &State, epoch: LeaderEpoch) -> Result<(), LeadRefused> {
         return Err(LeadRefused::TooFar { promised });
     }
     Ok(())
+}
+
+/// At the leader: a producer waits until a majority has synced a log below `offset`. If its records are
+/// not [noticed](Member::appended) yet, the answer that brings them says so.
+pub(crate) fn want_synced(member: &mut Member, key: LogKey, offset: u64) -> Effects {
+    let mut out = Effects::new();
+    if member.role.leads().is_some() && syncs::want(&mut member.state, key, offset) {
+        member.count(key, &mut out);
+        if member.state.logs().get(key).is_some_and(|log| offset <= log.end()) {
+            member.answer_waiting(key, &mut out);
+        }
+    }
+    out
 }
 
 /// The leader says where a log begins. Those that were given records learn it when they ask again.

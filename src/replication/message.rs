@@ -11,6 +11,7 @@ use super::history::EpochRange;
 use super::log_key::LogKey;
 use super::logs::MetaChange;
 use super::membership::{DirectoryId, GroupId, MemberRun, Membership};
+use super::strict::Strict;
 use crate::record::{LeaderEpoch, NodeId};
 
 /// A message, with what it is compared with before anything else is looked at.
@@ -114,6 +115,8 @@ pub(crate) struct Led {
     pub(crate) began: u64,
     pub(crate) watermark: u64,
     pub(crate) end: u64,
+    /// What producers wait for that are stricter than the topic.
+    pub(crate) strict: Strict,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -27,7 +27,7 @@ use super::frame::{Checked, Frame};
 use super::history::EpochRange;
 use super::log_key::LogKey;
 use super::logs::MetaChange;
-use super::member::{LeadRefused, Member};
+use super::member::{self, LeadRefused, Member};
 use super::membership::{GroupId, Membership};
 use super::message::{Body, Envelope, Fetched, Found};
 use super::notes::Note;
@@ -38,6 +38,7 @@ use crate::error::{Error, Result};
 use crate::format::TopicId;
 use crate::log::replica::received::Received;
 use crate::log::replica::refusal::Failure;
+use crate::partition::quorum::Quorum;
 use crate::partition::{PartitionCore, Work};
 use crate::record::{LeaderEpoch, NodeId, TopicPartition};
 use aside::Aside;
@@ -97,6 +98,9 @@ pub(crate) trait Catalog {
 
     /// A majority has everything below `offset`.
     fn advance(&self, key: LogKey, offset: u64);
+
+    /// A majority has synced everything below `offset`.
+    fn advance_synced(&self, key: LogKey, offset: u64);
 
     /// What is appended to a log has this epoch from now on.
     fn lead(&self, key: LogKey, epoch: u32) -> Result<(), Failure>;
@@ -335,6 +339,8 @@ impl<C: Catalog> Shell<C> {
         if let Err(error) = files::check_syncs(&core) {
             return self.fail(error.into());
         }
+        let effects = member::want_synced(&mut self.member, key, Quorum::of(&core).wanted());
+        self.carry_out(effects, None);
         if core.log_end() > end
             && let Err(failure) = self.notice_records(key, &core, end)
         {
@@ -606,6 +612,8 @@ impl<C: Catalog> Shell<C> {
                     let _ = self.member.start_moved(log, self.files().core(log)?.1.log_start());
                 }
             }
+            Effect::Synced { log, offset } => self.catalog.advance_synced(log, offset),
+            Effect::SyncSoon(log) => drop(self.unsynced.insert(log)),
             Effect::Event(event) => self.event(event)?,
         }
         Ok(())

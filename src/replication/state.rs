@@ -203,7 +203,12 @@ impl State {
         out: &mut Effects,
     ) {
         let Some(log) = self.logs.get(asked.log) else { return };
-        let led = began.map(|began| Led { began, watermark: log.watermark, end: log.end() });
+        let led = began.map(|began| Led {
+            began,
+            watermark: log.watermark,
+            end: log.end(),
+            strict: log.strict,
+        });
         let found = compare::answer(&log.history, &asked, RECORDS_MAX);
         let start = log.history.start();
         self.send(to.node, epoch, Body::Fetched(Fetched { to, asked, start, led, found }), out);

@@ -53,14 +53,17 @@ pub(super) fn lag_of(member: &Member, node: NodeId) -> Vec<(LogKey, u64)> {
 }
 
 /// Whether this follower has adopted its leader's epoch in all logs, and all that they have is below the
-/// high watermarks. Otherwise the leader may not have got what it said last. One that has found damage has
-/// not asked yet for what it is to copy again; and one that recovers needs an answer about each log.
+/// high watermarks, and no producer waits for a sync. Otherwise the leader may not have got what it said
+/// last. One that has found damage has not asked yet for what it is to copy again; and one that recovers
+/// needs an answer about each log.
 pub(super) fn is_settled(member: &Member) -> bool {
     let (state, epoch) = (member.state(), member.state().notes().promised());
     // `__meta` is not copied again.
     let is_damaged = |key, log: &Log| log.damaged && key != LogKey::Meta;
     let is_equal = |key, log: &Log| log.watermark == log.end() && state.adopted(key) == epoch;
-    let is_settled = |(key, log): (LogKey, &Log)| is_equal(key, log) && !is_damaged(key, log);
+    let is_settled = |(key, log): (LogKey, &Log)| {
+        is_equal(key, log) && !is_damaged(key, log) && !log.strict.is_open()
+    };
     !state.notes().is_recovering() && state.logs().iter().all(is_settled)
 }
 

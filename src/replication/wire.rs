@@ -7,7 +7,7 @@
 //! ```text
 //! offset  size
 //!      0     3  "lpf"
-//!      3     1  version: 2 (1 had no log start in questions)
+//!      3     1  version: 3 (2 did not say what producers want synced, 1 had no log start in questions)
 //!      4     1  class: 0 control, 1 data
 //!      5     3  zero
 //!      8     4  checksum of all that follows, but for the batches, which have checksums of their own
@@ -32,7 +32,7 @@ use crate::log::replica::under::Under;
 use crate::record::NodeId;
 
 const MAGIC: &[u8; 3] = b"lpf";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const CONTROL: u8 = 0;
 const DATA: u8 = 1;
 const CHECKSUM_AT: usize = 8;
@@ -190,6 +190,7 @@ type BatchesHead = (u64, u64, u32);
 
 /// The stored form. Variants are only added at the end.
 #[derive(Debug, Serialize, Deserialize)]
+#[expect(clippy::large_enum_variant, reason = "most are messages")]
 enum Item {
     Signal(Signal),
     Message(Envelope, Vec<BatchesHead>),

@@ -190,7 +190,12 @@ impl Appended<'_> {
     /// What it waits for of other members.
     #[inline]
     pub(crate) fn copies(&self) -> Copies {
-        Copies::of(self.core, self.offsets.end, self.led)
+        let (core, end) = (self.core, self.offsets.end);
+        if self.is_synced() {
+            Copies::synced(core, end, self.led)
+        } else {
+            Copies::of(core, end, self.led)
+        }
     }
 
     /// Waits for the level in force, and in a replicated group for a majority.
@@ -209,7 +214,10 @@ impl Appended<'_> {
     #[inline]
     fn settle_now(&self) -> Result<()> {
         if self.led.is_some() {
-            // Others store the records while this member does.
+            // Others store the records, and sync them, while this member does.
+            if self.is_synced() {
+                self.copies().begin(self.core, true);
+            }
             self.core.flusher().announce();
         }
         if self.is_synced() {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logpond::{
-    Acks, Broker, Error, Frame, LeaderEpoch, NodeId, Record, Replication, Role, TopicConfig,
+    Acks, Broker, Durability, Error, Frame, LeaderEpoch, NodeId, Record, Replication, Role,
+    TopicConfig,
 };
 
 use crate::group::{Group, NODES, PATIENCE, read_all, until};
@@ -115,6 +116,68 @@ fn what_the_leader_alone_acknowledges_needs_no_majority() {
     assert!(read_all(leader, "orders").is_empty());
     group.network.heal();
     assert!(until(|| (read_all(leader, "orders") == ["alone"]).then_some(())).is_some());
+}
+
+/// On how many members the records of a topic are on stable storage, up to this offset.
+fn synced_on(group: &Group, end: u64) -> usize {
+    let is_synced = |node: &&NodeId| {
+        let described = group.broker(**node).admin().describe_topic("orders");
+        described.is_ok_and(|topic| topic.partitions[0].durable_end_offset >= end)
+    };
+    NODES.iter().filter(is_synced).count()
+}
+
+/// The record was synced where it was sent, and the other members had it in memory: a loss of power of
+/// two machines could take it, or one and the loss of the leader's disk.
+// RED: src/topic/append.rs
+//   - Copies::synced(core, end, self.led)
+//   + Copies::of(core, end, self.led)
+// RED: src/partition/copies.rs
+//   - Ok((led, end)) if is_stricter => Ok(Self::synced(core, end, led)),
+#[test]
+fn a_producer_stricter_than_its_topic_waits_until_a_majority_has_synced() {
+    let group = Group::led();
+    let leader = group.broker(A);
+    leader.ensure_topic("orders", TopicConfig::new(1).durability(Durability::Os)).unwrap();
+    let strict = leader.producer_builder().durability(Durability::Sync).build().unwrap();
+    for round in 0..20_u64 {
+        leader.producer().send(Record::to("orders").value("written")).unwrap();
+        let sent = strict.send(Record::to("orders").value("synced")).unwrap();
+        assert!(synced_on(&group, sent.offset + 1) >= 2, "round {round}: {sent:?}");
+        let delivery = strict.enqueue(Record::to("orders").value("synced")).unwrap();
+        let sent = delivery.wait().unwrap();
+        assert!(synced_on(&group, sent.offset + 1) >= 2, "round {round}: {sent:?}");
+    }
+    // A flush has the same for what nobody waited for.
+    let sent = strict.enqueue(Record::to("orders").value("synced")).unwrap().metadata();
+    strict.flush().unwrap();
+    assert!(synced_on(&group, sent.offset + 1) >= 2, "{sent:?}");
+    // One member is enough beside the leader.
+    group.network.cut(B);
+    let sent = strict.send(Record::to("orders").value("synced")).unwrap();
+    assert!(synced_on(&group, sent.offset + 1) == 2, "{sent:?}");
+}
+
+/// The word of a follower that it has synced may be lost as any frame. All that it has is below the high
+/// watermark then.
+// RED: src/replication/view.rs
+//   - is_equal(key, log) && !is_damaged(key, log) && !log.strict.is_open()
+//   + is_equal(key, log) && !is_damaged(key, log)
+#[test]
+fn a_producer_stricter_than_its_topic_is_answered_although_frames_are_lost() {
+    let group = Group::led();
+    let leader = group.broker(A);
+    leader.ensure_topic("orders", TopicConfig::new(1).durability(Durability::Os)).unwrap();
+    let strict = leader.producer_builder().durability(Durability::Sync).build().unwrap();
+    for round in 0..12_usize {
+        leader.producer().send(Record::to("orders").value("written")).unwrap();
+        group.wait_for_copies(A);
+        for follower in &NODES[1..] {
+            group.network.lose_after(round % 3, *follower, 1 + round % 2);
+        }
+        let sent = strict.send(Record::to("orders").value("synced")).unwrap();
+        assert!(synced_on(&group, sent.offset + 1) >= 2, "round {round}: {sent:?}");
+    }
 }
 
 // RED: src/replication/handle.rs

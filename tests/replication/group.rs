@@ -17,8 +17,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 struct Links {
     members: BTreeMap<NodeId, ReplicationHandle>,
     cut: BTreeSet<NodeId>,
-    /// How many frames with records, or questions for them, of each member are lost next.
-    lost: BTreeMap<NodeId, usize>,
+    /// After how many frames with records, or questions for them, how many of each member are lost.
+    lost: BTreeMap<NodeId, (usize, usize)>,
     /// Whether the thread that sends does what the frame asks for.
     at_once: bool,
 }
@@ -43,7 +43,12 @@ impl Network {
 
     /// Loses the next frames of data that a member sends.
     pub(crate) fn lose(&self, from: NodeId, frames: usize) {
-        self.0.lock().unwrap().lost.insert(from, frames);
+        self.lose_after(0, from, frames);
+    }
+
+    /// The same, after some of them have arrived.
+    pub(crate) fn lose_after(&self, arrive: usize, from: NodeId, frames: usize) {
+        self.0.lock().unwrap().lost.insert(from, (arrive, frames));
     }
 
     pub(crate) fn heal(&self) {
@@ -65,10 +70,13 @@ impl Transport for Link {
         let (member, at_once) = {
             let mut links = self.network.0.lock().unwrap();
             if frame.class() == FrameClass::Data
-                && let Some(lost) = links.lost.get_mut(&self.from).filter(|lost| **lost > 0)
+                && let Some((arrive, lost)) = links.lost.get_mut(&self.from)
             {
-                *lost -= 1;
-                return Ok(());
+                if *arrive == 0 && *lost > 0 {
+                    *lost -= 1;
+                    return Ok(());
+                }
+                *arrive = arrive.saturating_sub(1);
             }
             if links.cut.contains(&self.from) || links.cut.contains(&to) {
                 return Err(TransportError::Unreachable);

@@ -86,7 +86,7 @@ fn importer(broker: &Broker) -> Producer {
 }
 
 /// H19.
-// RED: src/replication/shell.rs
+// RED: src/replication/shell/leading.rs
 //   - broker.run().leading().end(epoch.0);
 #[test]
 fn row_h19_calls_that_wait_when_the_leadership_is_lost_have_a_typed_outcome() {

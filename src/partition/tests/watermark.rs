@@ -2,7 +2,7 @@
 
 use super::super::compactor::CompactionSettings;
 use super::super::quorum::Quorum;
-use super::super::quorum_gate::{Awaited, Unconfirmed};
+use super::super::quorum_gate::{Awaited, Measure, Unconfirmed};
 use super::super::waiters::Notifier;
 use super::*;
 use crate::log::retention::RetentionPolicy;
@@ -90,7 +90,8 @@ fn the_watermark_wakes_readers_and_appends_do_not() {
 fn calls_that_wait_for_a_majority_are_answered_by_the_watermark_or_by_the_end() {
     let setup = replicated(Durability::Os, 0);
     let quorum = Quorum::of(&setup.core);
-    let awaited = |end| Awaited { end, epoch: 4, deadline: Duration::from_secs(30) };
+    let awaited =
+        |end| Awaited { end, epoch: 4, deadline: Duration::from_secs(30), measure: Measure::Held };
     let mut waits = Vec::new();
     for _ in 0..5 {
         let end = setup.append("r").unwrap();

@@ -14,6 +14,7 @@ use super::super::catalog::EngineCatalog;
 use super::super::frame::Frame as Parcel;
 use super::super::message::{Envelope, Fetched, Found, Led};
 use super::super::status::Role as Shown;
+use super::super::strict::Strict;
 use super::super::wire::pack;
 use super::*;
 use crate::broker::Broker;
@@ -322,7 +323,7 @@ fn a_cut_that_is_refused_is_counted_and_reported_once() {
         (group.members[0].shell.member().state().me(), group.members[1].shell.member().state());
     let (group_id, to, epoch) = (follower.logs().group(), follower.me(), LeaderEpoch(1));
     let asked = follower.question(epoch, LogKey::Meta).unwrap();
-    let led = Some(Led { began: 0, watermark: 0, end: 9 });
+    let led = Some(Led { began: 0, watermark: 0, end: 9, strict: Strict::default() });
     let found = Found::Diverges { epoch: LeaderEpoch(0), end: 0 };
     let body = Body::Fetched(Fetched { to, asked, start: 0, led, found });
     let envelope = Envelope { group: group_id, from: leader, to: to.node, epoch, body };

@@ -230,9 +230,11 @@ impl Node {
                     }
                 }
                 Effect::Event(event) => step.claims.extend(self.claim(&event)),
-                // No log begins above its first record here, and no group is forced.
+                // No log begins above its first record here, no group is forced, and no producer is strict.
                 Effect::BeginAnew { .. }
                 | Effect::RaiseStart { .. }
+                | Effect::Synced { .. }
+                | Effect::SyncSoon(_)
                 | Effect::BeginGroup(_)
                 | Effect::Disown => {}
             }

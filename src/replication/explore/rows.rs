@@ -9,6 +9,7 @@ use super::super::member::{LeadRefused, Member};
 use super::super::membership::{GroupId, Membership};
 use super::super::message::{Body, Envelope, Fetch, Fetched, Found, Led, Promised};
 use super::super::notes::Notes;
+use super::super::strict::Strict;
 use super::node::Message;
 use super::search::Search;
 use super::world::{World, settle};
@@ -107,7 +108,7 @@ fn row_h06_a_cut_below_the_high_watermark_is_refused_and_reported() {
     };
     let to = member.state().me();
     let answer = |watermark, began, found| {
-        let led = Some(Led { began, watermark, end: 5 });
+        let led = Some(Led { began, watermark, end: 5, strict: Strict::default() });
         from(Body::Fetched(Fetched { to, asked, start: 0, led, found }))
     };
     let none = Found::Records { ranges: Vec::new(), changes: Vec::new() };
@@ -127,7 +128,7 @@ fn row_h06_a_cut_below_the_high_watermark_is_refused_and_reported() {
     member.receive(&answer(2, 3, none));
     assert_eq!(member.state().adopted(LogKey::Offsets), LeaderEpoch(2));
     let asked = Fetch { adopted: true, ..asked };
-    let led = Some(Led { began: 3, watermark: 2, end: 5 });
+    let led = Some(Led { began: 3, watermark: 2, end: 5, strict: Strict::default() });
     let body = Body::Fetched(Fetched { to, asked, start: 0, led, found: diverges });
     let effects = member.receive(&from(body));
     assert_eq!(effects, [Effect::Event(Event::CutRefused(LogKey::Offsets))]);
@@ -148,7 +149,7 @@ fn row_h07_the_high_watermark_of_a_run_never_falls() {
         let from = |body| Envelope { group, from: leader, to: node, epoch, body };
         member.receive(&from(Body::Beat));
         let asked = member.state().question(epoch, LogKey::Offsets).unwrap();
-        let led = Some(Led { began: 3, watermark, end: 3 });
+        let led = Some(Led { began: 3, watermark, end: 3, strict: Strict::default() });
         let found = Found::Records { ranges: Vec::new(), changes: Vec::new() };
         let effects =
             member.receive(&from(Body::Fetched(Fetched { to, asked, start: 0, led, found })));

@@ -6,6 +6,7 @@ use super::super::log_key::LogKey;
 use super::super::membership::{DirectoryId, GroupId, MemberRun};
 use super::super::message::{Fetch, Fetched, Led, Promised, Summary};
 use super::super::signal::{Sign, Sums};
+use super::super::strict::Strict;
 use super::*;
 use crate::random::Random;
 use crate::record::LeaderEpoch;
@@ -46,13 +47,13 @@ fn all() -> Vec<Said> {
     let summary = Summary { adopted: LeaderEpoch(1), end: 30, start: 2 };
     let logs = BTreeMap::from([(LogKey::Meta, summary), (LogKey::Offsets, summary)]);
     let found = Found::Records { ranges: Vec::new(), changes: Vec::new() };
-    let led = Some(Led { began: 1, watermark: 2, end: 3 });
+    let led = Some(Led { began: 1, watermark: 2, end: 3, strict: Strict { wanted: 3, synced: 2 } });
     let batches = |byte: u8, size| Batches {
         under: Under { salt: 1 << 60, features: 3 },
         bytes: vec![byte; size].into(),
     };
     let mut sums = Sums::default();
-    sums.add(LogKey::Meta, u64::MAX, 7);
+    sums.add(LogKey::Meta, u64::MAX, 7, Strict::default());
     vec![
         signal(Sign::Beating { round: 8, sums }),
         signal(Sign::Heard { round: 8 }),
@@ -101,7 +102,7 @@ fn the_bytes_of_a_frame_are_fixed() {
     let frame = pack(vec![Said::Signal(Signal { group, from, to: NodeId(4), epoch, sign })]);
     let frame = frame.unwrap();
     let bytes = frame.as_bytes();
-    assert_eq!(bytes[..8], *b"lpf\x02\x00\x00\x00\x00");
+    assert_eq!(bytes[..8], *b"lpf\x03\x00\x00\x00\x00");
     assert_eq!(bytes[12..16], 13_u32.to_le_bytes());
     assert_eq!(bytes[16..], [1, 0, 1, 5, 1, 2, 3, 4, 6, 1, 251, 44, 1][..]);
 }
