@@ -184,9 +184,9 @@ impl Consumer {
     ///
     /// [`Error::Timeout`] if [`ConsumerHandle::wake`] ends the wait. Otherwise [`Error::Corrupt`],
     /// [`Error::Truncated`], [`Error::OffsetOutOfRange`], [`Error::NoOffset`], [`Error::Fenced`],
-    /// [`Error::UnknownTopic`], [`Error::Callback`], [`Error::Io`], [`Error::Forked`],
-    /// [`Error::Closed`], and in auto mode those of a commit; [`poll`](Self::poll) says what each
-    /// means.
+    /// [`Error::UnknownTopic`], [`Error::NotLeader`], [`Error::Callback`], [`Error::Io`],
+    /// [`Error::Forked`], [`Error::Closed`], and in auto mode those of a commit;
+    /// [`poll`](Self::poll) says what each means.
     ///
     /// # Blocking
     ///
@@ -203,8 +203,8 @@ impl Consumer {
     /// # Errors
     ///
     /// [`Error::Corrupt`], [`Error::Truncated`], [`Error::OffsetOutOfRange`], [`Error::NoOffset`],
-    /// [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::Callback`], [`Error::Io`],
-    /// [`Error::Forked`], [`Error::Closed`], and in auto mode those of a commit;
+    /// [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::NotLeader`], [`Error::Callback`],
+    /// [`Error::Io`], [`Error::Forked`], [`Error::Closed`], and in auto mode those of a commit;
     /// [`poll`](Self::poll) says what each means.
     ///
     /// # Blocking
@@ -219,8 +219,8 @@ impl Consumer {
     /// # Errors
     ///
     /// [`Error::Corrupt`], [`Error::Truncated`], [`Error::OffsetOutOfRange`], [`Error::NoOffset`],
-    /// [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::Callback`], [`Error::Io`],
-    /// [`Error::Forked`], [`Error::Closed`], and in auto mode those of a commit;
+    /// [`Error::Fenced`], [`Error::UnknownTopic`], [`Error::NotLeader`], [`Error::Callback`],
+    /// [`Error::Io`], [`Error::Forked`], [`Error::Closed`], and in auto mode those of a commit;
     /// [`poll`](Self::poll) says what each means.
     ///
     /// # Blocking

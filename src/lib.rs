@@ -57,6 +57,7 @@
 //! | | |
 //! |---|---|
 //! | keep a durable queue inside my service | [`Broker::open`]; `examples/quickstart.rs` |
+//! | keep copies on three machines, and survive the loss of one | `BrokerBuilder::replication` and `Replication`, with the feature `replication`; [`docs::copies`]; `examples/replicated` |
 //! | send every record to several parts of my process | [`Broker::in_memory`], one [group](Broker::consumer) per part; `examples/broadcast.rs` |
 //! | know that a record is on disk | [`Producer::send`] |
 //! | send many records without waiting for each | [`Producer::enqueue`], [`Delivery`] |

@@ -115,9 +115,9 @@ impl Producer {
     /// [`Error::Io`] and [`Error::Closed`]. If the topic is deleted while the call waits, the
     /// result is [`Error::UnknownTopic`].
     ///
-    /// On a replicated broker nothing was appended after [`Error::NotLeader`] and
-    /// [`Error::NotEnoughReplicas`]; the record may or may not be kept after
-    /// [`Error::LeadershipLost`] and [`Error::Timeout`].
+    /// On a replicated broker nothing was appended after [`Error::NotLeader`] (the leader that it
+    /// names is a hint: pause, and try others too) and [`Error::NotEnoughReplicas`]; the record may
+    /// or may not be kept after [`Error::LeadershipLost`] and [`Error::Timeout`].
     ///
     /// # Durability
     ///
@@ -274,12 +274,13 @@ impl Producer {
     ///
     /// # Errors
     ///
-    /// Nothing was appended after any of these: [`Error::Config`] (the producer has no id, or the
-    /// record names no topic, has neither a key nor a partition, has a time before 1970, or has no
-    /// key and the topic is compacted), [`Error::UnknownTopic`], [`Error::UnknownPartition`],
+    /// Nothing was appended after [`Error::Config`] (the producer has no id, or the record names no
+    /// topic, has neither a key nor a partition, has a time before 1970, or has no key and the
+    /// topic is compacted), [`Error::UnknownTopic`], [`Error::UnknownPartition`],
     /// [`Error::RecordTooLarge`], [`Error::StorageFull`], [`Error::OffsetExhausted`],
     /// [`Error::Fenced`], [`Error::ReadOnly`], [`Error::Corrupt`], [`Error::Poisoned`],
-    /// [`Error::Forked`], [`Error::Closed`].
+    /// [`Error::Forked`], [`Error::Closed`], and on a replicated broker [`Error::NotLeader`] and
+    /// [`Error::NotEnoughReplicas`].
     ///
     /// # Durability
     ///

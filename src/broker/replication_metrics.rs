@@ -73,12 +73,15 @@ pub struct FrameMetrics {
     pub sent_bytes: u64,
     /// Frames that the transport refused, or panicked at.
     pub unsent: u64,
-    /// Frames that arrived, and were taken.
+    /// Frames that arrived, and were taken; also those of which a message was dropped then: of
+    /// another group, late, or with damaged records.
     pub received: u64,
     /// Their bytes.
     pub received_bytes: u64,
-    /// Frames that arrived, and were refused: damaged, of another group or for another member, or for
-    /// lack of room.
+    /// Frames that were given to the member, and were refused: from or for another one, nothing
+    /// that a member says, or for lack of room. What
+    /// [`Frame::from_bytes`](crate::Frame::from_bytes) refuses does not reach the member, and is
+    /// not counted.
     pub refused: u64,
     /// Their bytes.
     pub refused_bytes: u64,

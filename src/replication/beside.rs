@@ -664,6 +664,10 @@ impl BrokerBuilder {
     /// Makes the broker a member of a replicated group: see [`Replication`].
     ///
     /// The directory has to be opened with replication from then on.
+    ///
+    /// [`open`](Self::open) returns [`Error::Config`] if a member is listed twice, the list has
+    /// more than 7 members or not this one, the heartbeat is zero or more than half the time-out of
+    /// the election, or the broker is to be opened read-only.
     pub fn replication(self, replication: Replication) -> Self {
         let leadership = Arc::new(Leadership::new(replication.terms));
         self.attach(Box::new(Begins { settings: replication, leadership }))

@@ -284,9 +284,12 @@ impl ReplicationHandle {
     ///
     /// # Errors
     ///
-    /// [`Error::Transport`] if `from` is this member, or more frames are waiting than there is room for:
-    /// the frame is lost, and what it said will be said again. A frame of another group, for another
-    /// member, or that no member has made is refused when it is looked at, and changes nothing.
+    /// [`Error::Transport`] if `from` is this member, or more frames are waiting than there is room
+    /// for: the frame is lost, and what it said will be said again. A frame for another member, not
+    /// from `from`, or that no member has made is refused when it is looked at, which
+    /// [`refused`](crate::FrameMetrics::refused) counts. What another group says is dropped then,
+    /// and counts as received; a member that belongs to no group yet cannot know it. Neither
+    /// returns an error here.
     ///
     /// # Blocking
     ///
@@ -341,6 +344,13 @@ impl ReplicationHandle {
     /// For applications that know who is to lead (by a Kubernetes lease, a lock in a database, an
     /// operator). `epoch` must be greater than all before: a number that such a lock counts up. A
     /// wrong call costs availability, and never a record.
+    ///
+    /// The first leader founds the group, when all listed members have answered. Until then, and if
+    /// another member has topics or records (so that one has to lead), this call returns `Ok` all
+    /// the same, and `wait_leading` times out. [`status`](Self::status) shows no leader then. Its
+    /// role is [`Candidate`](Role::Candidate) while members are missing, whose
+    /// [`last_heard`](crate::MemberStatus::last_heard) is `None`, and [`Follower`](Role::Follower)
+    /// if another one has to lead.
     ///
     /// # Errors
     ///
@@ -425,10 +435,15 @@ impl ReplicationHandle {
     /// time; [`ReplicationEvent::MemberJoined`](crate::ReplicationEvent::MemberJoined) reports when
     /// it is done. If the leadership ends before, the next leader has to be asked again.
     ///
+    /// Do not stop another member right after that event: until all members know that a majority
+    /// has the change, a majority of the members before it is needed too, and the group may have no
+    /// leader. The [procedure](crate::docs::copies#procedures) says what to wait for.
+    ///
     /// # Errors
     ///
-    /// [`Error::NotLeader`]; [`Error::Config`] for a node that is no member; that by which the member has
-    /// failed; [`Error::Closed`].
+    /// [`Error::NotLeader`]; [`Error::Config`] for a node that is not in the list of
+    /// [`Replication::new`](crate::Replication::new), or while another one is being admitted; that
+    /// by which the member has failed; [`Error::Closed`].
     ///
     /// # Blocking
     ///

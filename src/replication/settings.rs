@@ -56,6 +56,11 @@ pub struct Replication {
 
 impl Replication {
     /// Settings of the member `me` of a group of these members, which are reached by `transport`.
+    ///
+    /// The list must name 1 to 7 members, each once, `me` among them. Otherwise
+    /// [`open`](crate::BrokerBuilder::open) returns [`Error::Config`]. The list founds the group;
+    /// later the group's is in force, and [`list_differs`](crate::ReplicationStatus::list_differs)
+    /// says whether this one is another.
     #[must_use]
     pub fn new(
         me: NodeId,
@@ -94,6 +99,10 @@ impl Replication {
 
     /// Sets how long a call waits for a majority, on the broker's monotonic clock. Default 30 s. After
     /// that it returns [`Error::Timeout`]: the record may or may not be kept.
+    ///
+    /// If the leader is cut off from the others, a call that waits there already returns only after
+    /// this time, although another member may lead much earlier. A service that is to fail over
+    /// sets it to a few seconds.
     ///
     /// A thread that waits looks at the clock itself, so it needs no background threads and no
     /// [`tick`](ReplicationHandle::tick). With a [`ManualClock`](crate::ManualClock) the time is over

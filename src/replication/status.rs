@@ -127,9 +127,14 @@ pub enum ReplicationEvent {
     },
     /// This member leads, and hears too few members: it takes no appends until it hears them again.
     NoMajority,
-    /// The new directory of a member counts from now on.
+    /// The new directory of a member counts from now on. But until all members know that a majority
+    /// has this change, a majority of the members before it is needed too: if another member is
+    /// stopped within a fraction of a second, the group may have no leader until it is back. The
+    /// [procedure](crate::docs::copies#procedures) says what to wait for.
     MemberJoined(NodeId),
-    /// A member was not heard for longer than the time-out.
+    /// This member leads, and has not heard another one within the time-out. In spite of its name
+    /// the event says nothing about what that one has yet to copy:
+    /// [`lag_records`](MemberStatus::lag_records) may be 0.
     MemberLagging(NodeId),
     /// Records that no majority had were removed from a log of this member.
     Truncated {

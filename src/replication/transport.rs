@@ -16,8 +16,9 @@ use crate::record::NodeId;
 /// - A transport **may** lose frames, repeat them, delay them and deliver them in another order. What is
 ///   lost is asked for again.
 /// - It **must not** hand a frame to another member than `to`, and `from` of `receive` must be the
-///   member that sent it. (Frames for other members, of other groups, and damaged ones are refused
-///   there.)
+///   member that sent it. (Frames for other members and damaged ones are refused there, and what
+///   other groups say is dropped. But a member that belongs to no group yet cannot know that it is
+///   of another one.)
 /// - `send` is called by one thread at a time, which may be one that appends, and **must not block for long**: while it does, this
 ///   member does nothing. A transport with connections has a queue with a limit, and drops what does
 ///   not fit. [`FrameClass::Control`](crate::FrameClass::Control) deserves a queue of its own, because

@@ -87,7 +87,12 @@ impl Frame {
     ///
     /// # Errors
     ///
-    /// [`TransportError`] if they are no frame, one of another version, or were changed on the way.
+    /// [`TransportError`] if they are no frame, one of another version, or the messages in it were
+    /// changed on the way. The records in it are checked when they are used, because each batch has
+    /// a checksum of its own: an answer with changed records is dropped then, and asked for again.
+    /// A change of the [class](Self::class), which only chooses a queue, or of the three unused
+    /// bytes after it is not noticed, and has no effect on a log. Missing and additional bytes are
+    /// noticed here or by the member, which refuses the frame.
     pub fn from_bytes(bytes: impl Into<Bytes>) -> Result<Self, TransportError> {
         let bytes = bytes.into();
         if bytes.len() > Self::MAX_BYTES {
