@@ -258,7 +258,7 @@ fn a_message_that_is_for_somebody_else_or_of_another_group_changes_nothing() {
     let before = one.clone();
     for (from, to) in [(1, 2), (0, 0)] {
         let message = Envelope {
-            group: None,
+            group: Some(GroupId(1)),
             from: run(from),
             to: NodeId(to),
             epoch: LeaderEpoch(9),
