@@ -454,8 +454,7 @@ impl Producer {
     ///
     /// # Durability
     ///
-    /// On `Ok` all these records are on stable storage, and at [`Acks::Quorum`](crate::Acks::Quorum) a majority of the
-    /// members has them.
+    /// On `Ok` all these records are on stable storage, and a majority has them as said above.
     ///
     /// # Blocking
     ///
@@ -493,9 +492,7 @@ impl Producer {
         }
         // The time that the call waits for other members begins for all at once.
         let copies: Vec<_> = appended.iter().map(|(_, batch)| batch.copies()).collect();
-        for ((_, batch), copies) in appended.iter().zip(&copies) {
-            copies.begin(batch.core, false);
-        }
+        appended.iter().zip(&copies).for_each(|((_, of), it)| it.begin(of.core, false));
         for ((group, batch), waited) in waiting.iter().zip(together::wait_durable(&waits)) {
             #[cfg(feature = "testing")]
             batch.note_answer(&waited);
