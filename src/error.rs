@@ -196,10 +196,13 @@ pub enum Error {
         current: u32,
     },
     /// Another member of the replicated group leads, or none does. Nothing was appended or changed.
+    ///
+    /// The name may be stale: members name the last leader that they have heard, also after it has
+    /// resigned or died. If the call is refused there too, pause for a moment, and try the other members.
     #[doc(alias = "NotLeaderOrFollowerException")]
     #[error("this broker does not lead{}", leader.map_or_else(String::new, |it| format!("; member {it} does")))]
     NotLeader {
-        /// Who leads, as far as this member knows.
+        /// Who leads, as far as this member knows. Never this member itself after its leadership.
         leader: Option<NodeId>,
     },
     /// Too few members of the replicated group are heard, or have what was appended before. Nothing

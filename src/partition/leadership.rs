@@ -106,8 +106,11 @@ impl Leadership {
         self.epoch.store(epoch, Ordering::Release);
     }
 
-    /// It leads no more.
+    /// It leads no more. Until the next one is known, refused calls name nobody: not this member.
     pub(crate) fn end(&self) {
+        if self.leads().is_some() {
+            self.note_leader(None);
+        }
         self.epoch.store(0, Ordering::Release);
     }
 
@@ -259,6 +262,24 @@ mod tests {
         assert_eq!(leadership.check().unwrap(), 7);
         leadership.end();
         assert!(leadership.check().is_err() && leadership.leads().is_none());
+    }
+
+    /// Calls that were refused at the end of a leadership named this member as the one that leads, and the
+    /// application sent them to it again.
+    // RED: src/partition/leadership.rs
+    //   - self.note_leader(None);
+    #[test]
+    fn at_the_end_of_a_leadership_this_member_is_not_named() {
+        let leadership = Leadership::new(TERMS);
+        leadership.lead(7);
+        leadership.note_leader(Some(NodeId(1)));
+        leadership.end();
+        let refused = leadership.check();
+        assert!(matches!(refused, Err(Error::NotLeader { leader: None })), "{refused:?}");
+        // One that did not lead knows who does.
+        leadership.note_leader(Some(NodeId(2)));
+        leadership.end();
+        assert!(matches!(leadership.check(), Err(Error::NotLeader { leader: Some(NodeId(2)) })));
     }
 
     #[test]

@@ -490,7 +490,8 @@ impl ReplicationHandle {
         self.shared.wait(calls.ack_timeout(), |shows| {
             let status = &shows.status;
             if status.epoch != epoch || status.role != Role::Leader {
-                return Some(Err(Error::NotLeader { leader: status.leader }));
+                let leader = status.leader.filter(|leader| *leader != status.me);
+                return Some(Err(Error::NotLeader { leader }));
             }
             (shows.confirmed >= round).then_some(Ok(()))
         })

@@ -41,8 +41,6 @@ fn leader(disk: &SimulatedDisk) -> (Broker, ReplicationHandle, Receiver<Replicat
 // RED: src/replication/beside.rs
 //   - check(driver).map(|()| result)
 //   + Ok(result)
-// RED: src/replication/shell.rs
-//   - leadership.note_leader(None);
 #[test]
 fn a_call_during_which_the_disk_fails_returns_the_error_and_ends_the_leadership() {
     type Call = fn(&ReplicationHandle) -> Result<()>;
