@@ -181,18 +181,18 @@ pub enum Error {
     },
     /// A newer producer with the same id, or a newer consumer with the same instance id, has taken
     /// over. Nothing was appended or committed. Drop this handle.
+    ///
+    /// With replication also: a member was called to lead an epoch that is not greater than the one that
+    /// it has promised. Nothing has changed. Call it with a greater one.
     #[doc(alias = "ProducerFencedException")]
     #[doc(alias = "FencedInstanceIdException")]
-    #[error(
-        "{id:?} was taken over by a newer handle: its epoch is {current}, this one has {epoch}; drop \
-         this handle"
-    )]
+    #[error("{}", fenced(id, *epoch, *current))]
     Fenced {
-        /// The producer id, or the instance id of a static member.
+        /// The producer id, or the instance id of a static member. Empty for an epoch of a leader.
         id: String,
-        /// This handle's epoch.
+        /// This handle's epoch, or that of the call.
         epoch: u32,
-        /// The epoch in force.
+        /// The epoch in force, or promised.
         current: u32,
     },
     /// Another member of the replicated group leads, or none does. Nothing was appended or changed.
@@ -427,6 +427,20 @@ impl Error {
     pub(crate) fn config(setting: &'static str, reason: impl Into<String>) -> Self {
         Self::Config(ConfigError { setting, reason: reason.into() })
     }
+}
+
+/// No id is empty but that of leaders' epochs.
+fn fenced(id: &str, epoch: u32, current: u32) -> String {
+    if id.is_empty() {
+        return format!(
+            "this member has promised epoch {current}: the epoch of a leader must be greater than that, \
+             and {epoch} is not"
+        );
+    }
+    format!(
+        "{id:?} was taken over by a newer handle: its epoch is {current}, this one has {epoch}; drop \
+         this handle"
+    )
 }
 
 /// Why this build cannot read a file.

@@ -173,8 +173,7 @@ pub(super) fn error_of(failure: &Failure) -> Error {
 pub(super) fn refused(why: LeadRefused, epoch: LeaderEpoch) -> Error {
     let reason = match why {
         LeadRefused::Fenced { promised } => {
-            let id = "leader epoch".to_owned();
-            return Error::Fenced { id, epoch: epoch.0, current: promised.0 };
+            return Error::Fenced { id: String::new(), epoch: epoch.0, current: promised.0 };
         }
         LeadRefused::TooFar { promised } => {
             return Error::config(

@@ -331,7 +331,13 @@ fn wrong_calls_of_lead_are_refused_and_change_nothing() {
     for epoch in [0, 1] {
         for member in [&a, &b] {
             let refused = member.lead(LeaderEpoch(epoch));
-            assert!(matches!(refused, Err(Error::Fenced { .. })), "{refused:?}");
+            let Err(refused @ Error::Fenced { .. }) = refused else { panic!("{refused:?}") };
+            // It spoke of a handle that was taken over, and is to be dropped.
+            let text = refused.to_string();
+            assert!(
+                text.contains("promised epoch 1: the epoch of a leader must be greater"),
+                "{text}"
+            );
         }
     }
     let far = b.lead(LeaderEpoch(u32::MAX));
