@@ -157,7 +157,8 @@ pub enum ReplicationEvent {
         /// Of which partition.
         partition: TopicPartition,
     },
-    /// The member has failed: it does nothing any more until its broker is opened again.
+    /// The member has failed: it does nothing any more until its broker is opened again. That its broker
+    /// was closed is no failure.
     Failed(Error),
 }
 

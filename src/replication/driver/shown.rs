@@ -14,6 +14,7 @@ use super::super::status::{
     Counts, MemberState, MemberStatus, ReplicationEvent, ReplicationStatus, Role, error_of,
 };
 use super::super::view;
+use crate::error::Error;
 use crate::log::replica::refusal::Failure;
 use crate::record::{LeaderEpoch, NodeId};
 
@@ -92,9 +93,14 @@ impl Shown {
             self.has_failed = true;
             let led = self.led.take();
             events.extend(led.map(|epoch| ReplicationEvent::LeadershipLost { epoch }));
-            events.push(ReplicationEvent::Failed(error_of(failure)));
+            events.extend(shown_failure(failure).map(ReplicationEvent::Failed));
         }
     }
+}
+
+/// A member whose broker is being closed does nothing any more either, but has not failed.
+fn shown_failure(failure: &Failure) -> Option<Error> {
+    Some(error_of(failure)).filter(|error| !matches!(error, Error::Closed))
 }
 
 /// What a member shows of itself.
@@ -128,7 +134,7 @@ pub(super) fn status(
         members: nodes.into_iter().map(of).collect(),
         list_differs,
         cuts_refused: 0,
-        failure: failure.map(|failure| error_of(failure).to_string()),
+        failure: failure.and_then(shown_failure).map(|error| error.to_string()),
     }
 }
 

@@ -4,6 +4,8 @@
 //! Method: members over real brokers on simulated disks, without threads, clocks or elections of
 //! their own. What they say is delivered by the test, but for what it loses.
 
+mod reports;
+
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::path::Path;
