@@ -477,8 +477,8 @@ impl ReplicationHandle {
     /// [`Error::NotLeader`], also if the leadership ends meanwhile; [`Error::Timeout`] if that does
     /// not happen within [`ack_timeout`](crate::Replication::ack_timeout), of real time; that by which the
     /// member has failed; [`Error::Config`] if the transport or
-    /// [`on_event`](crate::Replication::on_event) calls it, because the member does nothing meanwhile;
-    /// [`Error::Closed`].
+    /// [`on_event`](crate::Replication::on_event) calls it, because the member does nothing meanwhile (and
+    /// nothing is sent then); [`Error::Closed`].
     ///
     /// # Blocking
     ///
@@ -486,6 +486,8 @@ impl ReplicationHandle {
     /// lacks. Without background threads the call [ticks](Self::tick) itself.
     pub fn confirm(&self) -> Result<()> {
         let calls = self.shared.calls()?;
+        // Before anything is asked for: a transport that calls this would be called again for each beat.
+        let _ = calls.must_run()?;
         let (epoch, round) = calls.confirm()?;
         self.shared.wait(calls.ack_timeout(), |shows| {
             let status = &shows.status;

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Wake, Waker};
+use std::time::{Duration, SystemTime};
 
 use logpond::{
-    Broker, Durability, Error, Frame, LeaderEpoch, NodeId, Record, Replication, ReplicationEvent,
-    ReplicationHandle, TopicConfig, Transport, TransportError,
+    Broker, Durability, Error, Frame, LeaderEpoch, ManualClock, NodeId, Record, Replication,
+    ReplicationEvent, ReplicationHandle, TopicConfig, Transport, TransportError,
 };
 
 use crate::group::{Group, NODES, PATIENCE, until};
@@ -146,6 +147,42 @@ fn row_h18_what_a_transport_calls_works_or_fails_at_once() {
         assert!(until(|| (called.count.load(Ordering::Relaxed) >= 30).then_some(())).is_some());
         assert_eq!(*called.wrong.lock().unwrap(), Vec::<String>::new(), "{background}");
     }
+}
+
+/// It asked for a beat before it was refused, which was sent, with another call, and so on.
+// RED: src/replication/handle.rs
+//   - let _ = calls.must_run()?;
+#[test]
+fn a_confirmation_that_a_transport_asks_for_sends_nothing() {
+    let (sent, slot) = (Arc::new(AtomicUsize::new(0)), Arc::new(OnceLock::new()));
+    let (counted, confirming) = (Arc::clone(&sent), Arc::clone(&slot));
+    let confirm = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let _ = confirming.get().map(ReplicationHandle::confirm);
+    };
+    let mut group = Group::without_members(None);
+    group.start(B);
+    group.start(C);
+    let transport = Arc::new(Calling(group.network.of(A), confirm));
+    let replication = Replication::new(A, NODES, transport);
+    // Its time stands still: it beats when it is called to lead, and says something when it is asked.
+    let clock = ManualClock::new(SystemTime::UNIX_EPOCH);
+    group.start_with(A, replication, |builder| builder.background(false).clock(clock.clone()));
+    let member = group.member(A);
+    member.lead(LeaderEpoch(1)).unwrap();
+    let leads = || {
+        member.tick().unwrap();
+        member.status().may_write.then_some(())
+    };
+    assert!(until(leads).is_some(), "{:?}", member.status());
+    slot.set(member.clone()).unwrap();
+    let before = sent.load(Ordering::Relaxed);
+    clock.advance(Duration::from_millis(100));
+    for _ in 0..20 {
+        member.tick().unwrap();
+    }
+    let sent = sent.load(Ordering::Relaxed) - before;
+    assert!((2..100).contains(&sent), "{sent} frames");
 }
 
 /// A task whose waker runs it at once.
