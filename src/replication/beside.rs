@@ -462,6 +462,10 @@ impl<C: Catalog + Send + 'static> Calls for Beside<C> {
                 let reason = format!("member {other} is being replaced: one at a time");
                 Err(Error::config("replace_member", reason))
             }
+            Replacing::Counts => {
+                let reason = "its directory counts; this is for a member whose disk is lost";
+                Err(Error::config("replace_member", reason))
+            }
         })
     }
 

@@ -82,6 +82,8 @@ pub(super) enum Replacing {
     NotLeader,
     /// This one is being replaced: one at a time.
     Another(NodeId),
+    /// Its directory counts, and is heard.
+    Counts,
 }
 
 /// What comes of the wish to give the leadership up.
@@ -221,7 +223,12 @@ impl<C: Catalog> Driver<C> {
         if self.shell.member().role().leads().is_none() {
             return Replacing::NotLeader;
         }
-        if let Some(other) = self.shown.replacing.filter(|other| *other != node) {
+        if is_present(self, node, now) {
+            return Replacing::Counts;
+        }
+        // One that has come back with its directory does not need it any more.
+        let other = self.shown.replacing.filter(|other| *other != node);
+        if let Some(other) = other.filter(|other| !is_present(self, *other, now)) {
             return Replacing::Another(other);
         }
         self.shown.replacing = Some(node);
@@ -266,6 +273,7 @@ impl<C: Catalog> Driver<C> {
         let failure = self.shell.failure();
         let mut status = shown::status((member, failure), pulse, &needed, takes_appends, now);
         status.cuts_refused = self.shown.cuts_refused();
+        status.replacing = self.shown.replacing;
         for it in &mut status.members {
             let lag = view::lag_of(member, it.id);
             it.lag_records = lag.iter().map(|(_, records)| records).sum();
@@ -610,6 +618,14 @@ pub(super) fn key_of((topic, partition): PartitionId) -> LogKey {
         id if id == OFFSETS.1 => LogKey::Offsets,
         TopicId(id) => LogKey::Partition { topic: u128::from_le_bytes(id), partition },
     }
+}
+
+/// Whether a member is heard from the directory that counts for it, and has not lost it since.
+fn is_present<C: Catalog>(driver: &Driver<C>, node: NodeId, now: Duration) -> bool {
+    let members = driver.shell.member().state().logs().membership();
+    let mut all = members.into_iter().flat_map(Membership::directories);
+    let hears = |directory| node == driver.me() || driver.pulse.hears_last(node, directory, now);
+    all.any(|(counting, directory)| counting == node && hears(directory))
 }
 
 fn is_of_group<C: Catalog>(shell: &Shell<C>, group: Option<GroupId>) -> bool {

@@ -94,6 +94,7 @@ impl Shared {
             }],
             list_differs: false,
             cuts_refused: 0,
+            replacing: None,
             failure: None,
         };
         let (counts, starts) = (Counts::default(), BTreeMap::new());
@@ -433,7 +434,9 @@ impl ReplicationHandle {
     /// Admits the new directory of a member whose old one is lost, as soon as it has copied everything:
     /// from then on it counts, and the old one does not. Called at the leader, for one member at a
     /// time; [`ReplicationEvent::MemberJoined`](crate::ReplicationEvent::MemberJoined) reports when
-    /// it is done. If the leadership ends before, the next leader has to be asked again.
+    /// it is done, and [`replacing`](crate::ReplicationStatus::replacing) shows it until then. A second
+    /// call for the same member changes nothing. If the leadership ends before, the next leader has to be
+    /// asked again.
     ///
     /// Do not stop another member right after that event: until all members know that a majority
     /// has the change, a majority of the members before it is needed too, and the group may have no
@@ -442,8 +445,10 @@ impl ReplicationHandle {
     /// # Errors
     ///
     /// [`Error::NotLeader`]; [`Error::Config`] for a node that is not in the list of
-    /// [`Replication::new`](crate::Replication::new), or while another one is being admitted; that
-    /// by which the member has failed; [`Error::Closed`].
+    /// [`Replication::new`](crate::Replication::new), for this one, for one whose
+    /// directory counts and was the last that was heard of it, within the time-out, and while another
+    /// member is being replaced that is not heard from such a directory; that by which the member has
+    /// failed; [`Error::Closed`].
     ///
     /// # Blocking
     ///

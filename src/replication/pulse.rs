@@ -102,6 +102,12 @@ impl Pulse {
         heard.is_some_and(|heard| now < heard.at.saturating_add(self.timeout))
     }
 
+    /// The same, and it was not heard from another one since: that it has lost this one.
+    pub(super) fn hears_last(&self, node: NodeId, directory: DirectoryId, now: Duration) -> bool {
+        let at = self.heard.get(&(node, directory)).map(|heard| heard.at);
+        self.hears(node, directory, now) && at == self.last(node)
+    }
+
     /// Of the membership that is worst off: a majority of each is needed.
     pub(super) fn reach(&self, me: NodeId, needed: &[(u64, Membership)], now: Duration) -> Reach {
         let of = |(_, membership): &(u64, Membership)| Reach {

@@ -68,6 +68,9 @@ pub struct ReplicationStatus {
     /// was refused. In a group whose members keep the rules this stays 0: something is wrong with a
     /// directory (put back from a copy?), or with this library.
     pub cuts_refused: u64,
+    /// The member that this leader was asked to [replace](crate::ReplicationHandle::replace_member), and
+    /// whose new directory does not count yet.
+    pub replacing: Option<NodeId>,
     /// Why the member does nothing any more, until its broker is opened again.
     pub failure: Option<String>,
 }

@@ -344,7 +344,10 @@ fn wrong_calls_of_lead_are_refused_and_change_nothing() {
     assert!(matches!(far, Err(Error::Config(_))), "{far:?}");
     a.wait_leading(Duration::ZERO).unwrap();
     assert!(matches!(b.wait_leading(Duration::from_millis(10)), Err(Error::Timeout)));
-    assert!(matches!(a.replace_member(NodeId(9)), Err(Error::Config(_))));
+    for node in [A, B, NodeId(9)] {
+        assert!(matches!(a.replace_member(node), Err(Error::Config(_))), "{node}");
+    }
+    assert_eq!(a.status().replacing, None);
     // Before the broker is open, and after it was closed.
     let handle = group.settings(A).handle();
     assert!(matches!(handle.lead(LeaderEpoch(5)), Err(Error::Closed)));

@@ -134,6 +134,7 @@ pub(super) fn status(
         members: nodes.into_iter().map(of).collect(),
         list_differs,
         cuts_refused: 0,
+        replacing: None,
         failure: failure.and_then(shown_failure).map(|error| error.to_string()),
     }
 }

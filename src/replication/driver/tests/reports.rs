@@ -30,3 +30,46 @@ fn a_broker_that_is_closed_has_not_failed() {
         assert!(matches!(refused, Err(Error::NotLeader { leader: None })), "{refused:?}");
     }
 }
+
+/// The call succeeded, waited for a directory that would never come, and kept all others from being
+/// replaced.
+// RED: src/replication/driver.rs
+//   - return Replacing::Counts;
+// RED: src/replication/driver.rs
+//   - other.filter(|other| !is_present(self, *other, now))
+//   + other
+// RED: src/replication/pulse.rs
+//   - self.hears(node, directory, now) && at == self.last(node)
+//   + self.hears(node, directory, now)
+#[test]
+fn a_member_whose_directory_counts_and_is_heard_is_not_replaced() {
+    let mut group = Group::led(false);
+    for node in [0, 1, 2].map(NodeId) {
+        assert_eq!(group.members[0].replace(node, group.now), Replacing::Counts);
+        assert_eq!(group.status(0).replacing, None);
+    }
+    // Two are silent. One of them comes back with its directory: it keeps nobody from being replaced.
+    for _ in 0..6 {
+        group.pass(HEARTBEAT, |_| false);
+    }
+    for _ in 0..2 {
+        assert_eq!(group.members[0].replace(NodeId(1), group.now), Replacing::Begun);
+    }
+    assert_eq!(group.status(0).replacing, Some(NodeId(1)));
+    let refused = group.members[0].replace(NodeId(2), group.now);
+    assert_eq!(refused, Replacing::Another(NodeId(1)));
+    let without_the_third = |said: &Said| said.from() != NodeId(2) && said.to() != NodeId(2);
+    group.pass(HEARTBEAT, without_the_third);
+    assert_eq!(group.members[0].replace(NodeId(2), group.now), Replacing::Begun);
+    group.members[2] = open(2, 77, false);
+    for _ in 0..5 {
+        group.pass(HEARTBEAT, |_| true);
+    }
+    assert_eq!((group.status(2).role, group.status(0).replacing), (Shown::Follower, None));
+
+    // It has just been heard from the directory that is lost.
+    group.members[1] = open(1, 88, false);
+    group.pass(HEARTBEAT / 2, |_| true);
+    group.pass(HEARTBEAT / 2, |_| true);
+    assert_eq!(group.members[0].replace(NodeId(1), group.now), Replacing::Begun);
+}
