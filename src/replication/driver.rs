@@ -183,6 +183,9 @@ impl<C: Catalog> Driver<C> {
         group: GroupId,
         now: Duration,
     ) -> Result<ForcedLead, LeadRefused> {
+        if hears_leader(self, now) {
+            return Err(LeadRefused::Heard);
+        }
         let state = self.shell.member().state();
         let (was_recovering, me) = (state.must_recover(), self.me());
         let known = state.logs().membership().into_iter().flat_map(Membership::nodes);
@@ -626,6 +629,14 @@ fn is_present<C: Catalog>(driver: &Driver<C>, node: NodeId, now: Duration) -> bo
     let mut all = members.into_iter().flat_map(Membership::directories);
     let hears = |directory| node == driver.me() || driver.pulse.hears_last(node, directory, now);
     all.any(|(counting, directory)| counting == node && hears(directory))
+}
+
+/// Whether the leader is heard, or is this member, with a majority.
+fn hears_leader<C: Catalog>(driver: &Driver<C>, now: Duration) -> bool {
+    let role = driver.shell.member().role();
+    let (leads, follows) = (role.leads().is_some(), role.follows().map(|known| known.leader));
+    (leads && driver.pulse.reach(driver.me(), &driver.needed(), now).is_majority())
+        || follows.is_some_and(|it| driver.pulse.hears(it.node, it.directory, now))
 }
 
 fn is_of_group<C: Catalog>(shell: &Shell<C>, group: Option<GroupId>) -> bool {

@@ -383,7 +383,8 @@ impl ReplicationHandle {
     ///
     /// # Errors
     ///
-    /// As of [`lead`](Self::lead), but a member that recovers is not refused. If the member has failed,
+    /// As of [`lead`](Self::lead), but a member that recovers is not refused. [`Error::Config`] also while
+    /// this member hears the leader, or leads and hears a majority: nothing needs to be forced. If the member has failed,
     /// it may have begun: open its broker again, and repeat the call. Otherwise nothing is changed.
     ///
     /// # Durability

@@ -43,6 +43,8 @@ pub(crate) enum LeadRefused {
     Recovering,
     /// One of its logs is damaged.
     Damaged,
+    /// A leader is heard, or is this member: nothing needs to be forced.
+    Heard,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

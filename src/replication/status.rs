@@ -195,6 +195,10 @@ pub(super) fn refused(why: LeadRefused, epoch: LeaderEpoch) -> Error {
         LeadRefused::Damaged => {
             "a log of this member is damaged; it can lead once it has copied it from a leader"
         }
+        LeadRefused::Heard => {
+            let reason = "a leader is heard, and has a majority or may get one: nothing was forced";
+            return Error::config("force_lead", reason);
+        }
     };
     Error::config("lead", reason)
 }

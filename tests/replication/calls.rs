@@ -348,6 +348,9 @@ fn wrong_calls_of_lead_are_refused_and_change_nothing() {
         assert!(matches!(a.replace_member(node), Err(Error::Config(_))), "{node}");
     }
     assert_eq!(a.status().replacing, None);
+    let forced = a.force_lead(LeaderEpoch(9));
+    assert!(matches!(forced, Err(Error::Config(_))), "{forced:?}");
+    assert_eq!(a.status().epoch, LeaderEpoch(1));
     // Before the broker is open, and after it was closed.
     let handle = group.settings(A).handle();
     assert!(matches!(handle.lead(LeaderEpoch(5)), Err(Error::Closed)));

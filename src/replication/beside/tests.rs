@@ -46,7 +46,10 @@ fn a_call_during_which_the_disk_fails_returns_the_error_and_ends_the_leadership(
     type Call = fn(&ReplicationHandle) -> Result<()>;
     let calls: [Call; 2] = [
         |member| member.lead(LeaderEpoch(2)),
-        |member| member.force_lead(LeaderEpoch(2)).map(drop),
+        |member| {
+            member.resign(None)?;
+            member.force_lead(LeaderEpoch(2)).map(drop)
+        },
     ];
     for call in calls {
         let disk = SimulatedDisk::with_seed(1);

@@ -73,3 +73,29 @@ fn a_member_whose_directory_counts_and_is_heard_is_not_replaced() {
     group.pass(HEARTBEAT / 2, |_| true);
     assert_eq!(group.members[0].replace(NodeId(1), group.now), Replacing::Begun);
 }
+
+/// It began a group of its own, at a member whose leader was well, and that leader lost a member.
+// RED: src/replication/driver.rs
+//   - return Err(LeadRefused::Heard);
+#[test]
+fn nothing_is_forced_while_a_leader_is_heard() {
+    let mut group = Group::led(false);
+    let force = |group: &mut Group, index: usize| {
+        let forced = group.members[index].force_lead(LeaderEpoch(9), GroupId(9), group.now);
+        forced.map(|forced| forced.given_up.len())
+    };
+    for index in 0..3 {
+        assert_eq!(force(&mut group, index), Err(LeadRefused::Heard));
+        assert_eq!(group.status(index).epoch, LeaderEpoch(1));
+    }
+    // A follower whose leader is silent, and a leader that hears nobody.
+    for index in [1, 0] {
+        let mut group = Group::led(false);
+        for _ in 0..6 {
+            group.pass(HEARTBEAT, |_| false);
+        }
+        assert_eq!(force(&mut group, index), Ok(2));
+        assert_eq!(group.status(index).role, Shown::Leader);
+        assert_eq!(force(&mut group, index), Err(LeadRefused::Heard), "it leads a group of one");
+    }
+}
