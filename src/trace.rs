@@ -96,8 +96,10 @@ pub(crate) enum MemberChange {
     Following(LeaderEpoch, NodeId),
     LeadershipLost(LeaderEpoch),
     NoMajority,
+    MajorityBack,
     MemberJoined(NodeId),
     MemberLagging(NodeId),
+    MemberBack(NodeId),
     Truncated(TopicPartition, Range<u64>),
     Repaired(TopicPartition, Range<u64>),
     CutRefused(TopicPartition),
@@ -293,11 +295,17 @@ mod waiting {
             Change::NoMajority => {
                 warn!(target: "logpond", member = me.0, "no majority");
             }
+            Change::MajorityBack => {
+                info!(target: "logpond", member = me.0, "majority back");
+            }
             Change::MemberJoined(other) => {
                 info!(target: "logpond", member = me.0, other = other.0, "member joined");
             }
             Change::MemberLagging(other) => {
                 warn!(target: "logpond", member = me.0, other = other.0, "member lagging");
+            }
+            Change::MemberBack(other) => {
+                info!(target: "logpond", member = me.0, other = other.0, "member back");
             }
             Change::Truncated(partition, Range { start, end }) => {
                 warn!(target: "logpond", member = me.0, %partition, start, end, "truncated");

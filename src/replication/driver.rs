@@ -521,7 +521,9 @@ impl<C: Catalog> Driver<C> {
             self.elector.heard(now, chance);
         }
         self.shown.note_reach(reach.is_majority(), &mut self.out.events);
-        self.shown.note_lagging(self.me(), &self.pulse, &needed, now, &mut self.out.events);
+        if let Some((_, members)) = needed.last() {
+            self.shown.note_lagging(self.me(), &self.pulse, members, now, &mut self.out.events);
+        }
     }
 
     // ---- what comes out ------------------------------------------------------------------------
@@ -578,7 +580,7 @@ impl<C: Catalog> Driver<C> {
             }
             Event::Declined(..) | Event::Whole => return,
         };
-        self.shown.note(&event);
+        self.shown.note(&event, now);
         self.out.events.push(event);
     }
 }

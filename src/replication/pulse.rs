@@ -92,14 +92,19 @@ impl Pulse {
         self.of(node).map(|(_, heard)| heard.at).max()
     }
 
+    /// Whether who was heard last at `since` is missed.
+    pub(super) fn has_missed(&self, since: Duration, now: Duration) -> bool {
+        now >= since.saturating_add(self.timeout)
+    }
+
     pub(super) fn is_heard(&self, node: NodeId, now: Duration) -> bool {
-        self.last(node).is_some_and(|at| now < at.saturating_add(self.timeout))
+        self.last(node).is_some_and(|at| !self.has_missed(at, now))
     }
 
     /// Whether a member is heard from the directory that counts for it.
     pub(super) fn hears(&self, node: NodeId, directory: DirectoryId, now: Duration) -> bool {
         let heard = self.heard.get(&(node, directory));
-        heard.is_some_and(|heard| now < heard.at.saturating_add(self.timeout))
+        heard.is_some_and(|heard| !self.has_missed(heard.at, now))
     }
 
     /// The same, and it was not heard from another one since: that it has lost this one.

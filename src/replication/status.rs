@@ -130,15 +130,22 @@ pub enum ReplicationEvent {
     },
     /// This member leads, and hears too few members: it takes no appends until it hears them again.
     NoMajority,
+    /// After [`NoMajority`](Self::NoMajority), in the same leadership: this member hears a majority again, and
+    /// takes appends. They are acknowledged once [`MayWrite`](Self::MayWrite) was reported, if it was not
+    /// yet.
+    MajorityBack,
     /// The new directory of a member counts from now on. But until all members know that a majority
     /// has this change, a majority of the members before it is needed too: if another member is
     /// stopped within a fraction of a second, the group may have no leader until it is back. The
     /// [procedure](crate::docs::copies#procedures) says what to wait for.
     MemberJoined(NodeId),
-    /// This member leads, and has not heard another one within the time-out. In spite of its name
+    /// This member leads, and has not heard another one for longer than the time-out. In spite of its name
     /// the event says nothing about what that one has yet to copy:
     /// [`lag_records`](MemberStatus::lag_records) may be 0.
     MemberLagging(NodeId),
+    /// After [`MemberLagging`](Self::MemberLagging), in the same leadership: that member is heard again, from
+    /// the directory that counts for it.
+    MemberBack(NodeId),
     /// Records that no majority had were removed from a log of this member.
     Truncated {
         /// Of which partition.
@@ -215,8 +222,10 @@ pub(super) fn note_event(trace: &Outbox, me: NodeId, event: &ReplicationEvent) {
         ReplicationEvent::Following { epoch, leader } => Change::Following(*epoch, *leader),
         ReplicationEvent::LeadershipLost { epoch } => Change::LeadershipLost(*epoch),
         ReplicationEvent::NoMajority => Change::NoMajority,
+        ReplicationEvent::MajorityBack => Change::MajorityBack,
         ReplicationEvent::MemberJoined(node) => Change::MemberJoined(*node),
         ReplicationEvent::MemberLagging(node) => Change::MemberLagging(*node),
+        ReplicationEvent::MemberBack(node) => Change::MemberBack(*node),
         ReplicationEvent::Truncated { partition, range } => {
             Change::Truncated(partition.clone(), range.clone())
         }

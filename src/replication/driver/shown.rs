@@ -26,6 +26,8 @@ pub(super) struct Shown {
     pub(super) counts: Counts,
     /// The epoch of the leadership that was reported, until its end is.
     led: Option<LeaderEpoch>,
+    /// When the last one began: who has not been heard since is not lagging yet.
+    began: Duration,
     lacks_majority: bool,
     lagging: BTreeSet<NodeId>,
     has_failed: bool,
@@ -38,13 +40,13 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    pub(super) fn note(&mut self, event: &ReplicationEvent) {
+    pub(super) fn note(&mut self, event: &ReplicationEvent, now: Duration) {
         let Counts { leaderships, truncations, .. } = &mut self.counts;
         match event {
             ReplicationEvent::Leading { epoch } => {
                 self.lacks_majority = false;
                 self.lagging.clear();
-                self.led = Some(*epoch);
+                (self.led, self.began) = (Some(*epoch), now);
                 *leaderships = leaderships.saturating_add(1);
             }
             ReplicationEvent::Following { .. } => self.refused.clear(),
@@ -65,24 +67,30 @@ impl Shown {
     }
 
     pub(super) fn note_reach(&mut self, is_majority: bool, events: &mut Vec<ReplicationEvent>) {
-        if !is_majority && !self.lacks_majority {
-            events.push(ReplicationEvent::NoMajority);
+        match (self.lacks_majority, !is_majority) {
+            (false, true) => events.push(ReplicationEvent::NoMajority),
+            (true, false) => events.push(ReplicationEvent::MajorityBack),
+            _ => {}
         }
         self.lacks_majority = !is_majority;
     }
 
+    /// `members` are the newest ones: while the change is not settled that admits a new directory, the old
+    /// one is silent.
     pub(super) fn note_lagging(
         &mut self,
         me: NodeId,
         pulse: &Pulse,
-        needed: &[(u64, Membership)],
+        members: &Membership,
         now: Duration,
         events: &mut Vec<ReplicationEvent>,
     ) {
-        for (node, directory) in needed.iter().flat_map(|(_, members)| members.directories()) {
+        for (node, directory) in members.directories() {
             if node == me || pulse.hears(node, directory, now) {
-                self.lagging.remove(&node);
-            } else if self.lagging.insert(node) {
+                if self.lagging.remove(&node) {
+                    events.push(ReplicationEvent::MemberBack(node));
+                }
+            } else if pulse.has_missed(self.began, now) && self.lagging.insert(node) {
                 events.push(ReplicationEvent::MemberLagging(node));
             }
         }

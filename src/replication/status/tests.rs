@@ -63,8 +63,10 @@ fn all() -> Vec<(ReplicationEvent, &'static str)> {
         ),
         (ReplicationEvent::LeadershipLost { epoch }, "WARN: leadership lost member=7 epoch=3"),
         (ReplicationEvent::NoMajority, "WARN: no majority member=7"),
+        (ReplicationEvent::MajorityBack, "INFO: majority back member=7"),
         (ReplicationEvent::MemberJoined(NodeId(2)), "INFO: member joined member=7 other=2"),
         (ReplicationEvent::MemberLagging(NodeId(2)), "WARN: member lagging member=7 other=2"),
+        (ReplicationEvent::MemberBack(NodeId(2)), "INFO: member back member=7 other=2"),
         (
             ReplicationEvent::Truncated { partition: cut, range: 4..9 },
             "WARN: truncated member=7 partition=orders-2 start=4 end=9",

@@ -99,3 +99,81 @@ fn nothing_is_forced_while_a_leader_is_heard() {
         assert_eq!(force(&mut group, index), Err(LeadRefused::Heard), "it leads a group of one");
     }
 }
+
+/// Nothing said that an outage was over.
+// RED: src/replication/driver/shown.rs
+//   - (true, false) => events.push(ReplicationEvent::MajorityBack),
+// RED: src/replication/driver/shown.rs
+//   - events.push(ReplicationEvent::MemberBack(node));
+#[test]
+fn the_end_of_an_outage_is_reported_once() {
+    let mut group = Group::led(false);
+    group.events[0].clear();
+    for _ in 0..2 {
+        for hears in [false, true] {
+            for _ in 0..8 {
+                group.pass(HEARTBEAT, |_| hears);
+            }
+        }
+    }
+    let events: Vec<String> = group.events[0].iter().map(|event| format!("{event:?}")).collect();
+    let lost = ["NoMajority", "MemberLagging(1)", "MemberLagging(2)"];
+    let back = ["MajorityBack", "MemberBack(1)", "MemberBack(2)"];
+    let ids = |text: &String| text.replace("NodeId(", "").replace("))", ")");
+    let events: Vec<String> = events.iter().map(ids).collect();
+    assert_eq!(events, [lost, back, lost, back].concat());
+    // A new leadership begins anew.
+    for _ in 0..6 {
+        group.pass(HEARTBEAT, |_| false);
+    }
+    group.events[0].clear();
+    group.members[0].lead(LeaderEpoch(2), group.now).unwrap();
+    for _ in 0..6 {
+        group.pass(HEARTBEAT, |_| true);
+    }
+    let back = |event: &ReplicationEvent| {
+        matches!(event, ReplicationEvent::MajorityBack | ReplicationEvent::MemberBack(_))
+    };
+    assert!(!group.events[0].iter().any(back), "{:?}", group.events[0]);
+}
+
+/// A new leader reported members that it had not heard yet; and while the change was not settled that
+/// admits a new directory, each tick reported the member whose old one is lost.
+// RED: src/replication/driver/shown.rs
+//   - pulse.has_missed(self.began, now) &&
+// RED: src/replication/driver.rs
+//   - needed.last()
+//   + needed.first()
+#[test]
+fn a_member_lags_after_the_time_out_and_is_reported_once() {
+    let lagging = |group: &Group, index: usize| {
+        let lags = |event: &&ReplicationEvent| matches!(event, ReplicationEvent::MemberLagging(_));
+        group.events[index].iter().filter(lags).count()
+    };
+    let mut group = Group::led(false);
+    let without_the_third = |said: &Said| said.from() != NodeId(2) && said.to() != NodeId(2);
+    group.members[1].lead(LeaderEpoch(2), group.now).unwrap();
+    group.exchange(without_the_third);
+    for beats in 1..8 {
+        group.pass(HEARTBEAT, without_the_third);
+        assert_eq!(lagging(&group, 1), usize::from(beats >= 5), "{beats}");
+    }
+
+    // The third comes back with another directory. The first is cut off, so the change does not settle.
+    group.members[2] = open(2, 77, false);
+    for _ in 0..3 {
+        group.pass(HEARTBEAT, |_| true);
+    }
+    group.events[1].clear();
+    let without_the_first = |said: &Said| said.from() != NodeId(0) && said.to() != NodeId(0);
+    assert_eq!(group.members[1].replace(NodeId(2), group.now), Replacing::Begun);
+    for _ in 0..3 {
+        group.pass(HEARTBEAT, without_the_first);
+    }
+    assert_eq!(group.status(1).members.len(), 3);
+    let joined = |event: &ReplicationEvent| matches!(event, ReplicationEvent::MemberJoined(_));
+    let back = |event: &&ReplicationEvent| matches!(event, ReplicationEvent::MemberBack(_));
+    assert!(group.events[1].iter().any(joined), "{:?}", group.events[1]);
+    assert_eq!(group.events[1].iter().filter(back).count(), 1, "{:?}", group.events[1]);
+    assert_eq!(lagging(&group, 1), 0, "{:?}", group.events[1]);
+}
