@@ -215,9 +215,6 @@ fn row_h12_records_of_an_old_epoch_do_not_count_before_the_new_one_is_adopted() 
 }
 
 /// It has another directory id, so it counts for nothing.
-// RED: src/replication/candidate.rs
-//   - self.answers.contains_key(&(node, directory)) || by_member
-//   + self.answers.contains_key(&(node, directory)) || self.has_answer_of(node)
 // RED: src/replication/state.rs
 //   - theirs.names(self.me()) && !self.is_foreign()
 //   + true
