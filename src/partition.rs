@@ -415,6 +415,11 @@ impl PartitionCore {
     }
 }
 
+/// Whether a sync has failed of a partition whose records are confirmed before they are synced.
+pub(crate) fn may_lack_confirmed(core: &PartitionCore) -> bool {
+    core.log.ends().is_poisoned() && core.durability != Durability::Sync
+}
+
 /// What a new partition knows of the leadership of its broker. The log of one that was created just now
 /// appends in the epoch that is led.
 #[cfg(feature = "replication")]

@@ -17,6 +17,7 @@ use super::context::Context;
 use super::expiry::Expiry;
 use super::gate::{Change, Gate};
 use super::internal_logs::InternalLogs;
+use super::last_run::note_loss;
 use super::leading::Leading;
 use super::live_topics::LiveTopics;
 use super::local::LocalChange;
@@ -281,6 +282,9 @@ impl Engine {
         self.workers.stop_and_join();
         let is_read_only = self.run.settings().read_only;
         let result = if is_read_only { Ok(()) } else { self.end_cleanly(has_threads) };
+        if result.is_err() {
+            note_loss(self.logs().local(), &self.all_partitions());
+        }
         self.end();
         let dir = self.run.settings().dir.clone();
         note!(self.run.env().trace, Closed { dir, error: result.as_ref().err().cloned() });

@@ -11,6 +11,7 @@ use crate::format::TopicId;
 use crate::log::open::{Known, PartitionRecovery};
 use crate::log::segment::Segment;
 use crate::partition::state_log::StateLog;
+use crate::partition::{PartitionCore, may_lack_confirmed};
 
 /// What the opening of a partition has to know of the last run, and the time.
 #[derive(Clone, Copy)]
@@ -69,6 +70,17 @@ pub(super) fn lost_notes(
     let is_member = local.read(|local| local.replica.directory().is_some());
     let may_lack = ends_in_nothing || !has_all_starts(report);
     (is_member && may_lack).then_some(LocalChange::Replica(ReplicaNote::Incomplete))
+}
+
+/// Notes durably that the next run of a member of a replicated group may lack what this one has
+/// confirmed, if a sync of one of these partitions has failed: the member has ended before the close
+/// syncs, and the kernel may drop what it could not write.
+pub(super) fn note_loss(local: &StateLog<LocalState>, partitions: &[Arc<PartitionCore>]) {
+    let is_member = local.read(|local| local.replica.directory().is_some());
+    if is_member && partitions.iter().any(|core| may_lack_confirmed(core)) {
+        // If this fails too, nothing can be done.
+        let _ = local.append_last(LocalChange::Replica(ReplicaNote::Incomplete));
+    }
 }
 
 /// Whether the last run ended with a clean close, and whether the machine was not restarted since.

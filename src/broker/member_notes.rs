@@ -93,6 +93,11 @@ impl<'a> MemberNotes<'a> {
         Ok(())
     }
 
+    /// Whether it was noted last that the next run may lack what was confirmed.
+    pub(crate) fn is_incomplete(self) -> bool {
+        self.local.read(|local| matches!(local.replica.standing(), Some(Standing::Incomplete)))
+    }
+
     /// The epoch that a log has adopted; 0 for none.
     pub(crate) fn adopted(self, log: NotedLog) -> u32 {
         self.local.read(|local| local.replica.adopted(log))

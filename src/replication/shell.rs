@@ -329,12 +329,13 @@ impl<C: Catalog> Shell<C> {
     /// Takes note of what happened to a log in the engine: the leader's own appends, its log start,
     /// and what was synced.
     pub(crate) fn notice(&mut self, key: LogKey) {
+        let logs = self.member.state().logs();
         if self.failure.is_some() {
-            return;
+            return self.files().note_loss(logs.find(key).map(|log| (key, log)));
         }
         let Some((_, core)) = self.catalog.partition(key) else { return };
         // What a damaged log has is not known: it is copied again.
-        let log = self.member.state().logs().find(key).filter(|log| !log.damaged);
+        let log = logs.find(key).filter(|log| !log.damaged);
         let Some((end, synced)) = log.map(|log| (log.end(), log.synced)) else { return };
         if let Err(error) = files::check_syncs(&core) {
             return self.fail(error.into());
@@ -500,7 +501,7 @@ impl<C: Catalog> Shell<C> {
         if let Some(leadership) = leadership {
             leadership.note_leader(None);
         }
-        self.files().note_loss(self.member.state().logs());
+        self.files().note_loss(self.member.state().logs().with_deleted());
     }
 
     /// A panic has ended what the member was doing, of which nothing more is known.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::super::frame::Batches;
 use super::super::log_key::LogKey;
-use super::super::logs::Logs;
+use super::super::logs::Log;
 use super::super::notes::Note;
 use super::super::rule::Rule;
 use super::stored::{self, Opening};
@@ -82,12 +82,13 @@ impl<'a, C: Catalog> Files<'a, C> {
     /// Notes that the next run may not find all that this one has confirmed, if a sync has failed of a log
     /// whose records count before they are synced: the kernel may drop what it could not write, also if
     /// the machine keeps its power.
-    pub(super) fn note_loss(self, logs: &Logs) {
-        let mut unsynced = logs.with_deleted().filter(|(_, log)| !log.counts_synced);
+    pub(super) fn note_loss<'l>(self, logs: impl IntoIterator<Item = (LogKey, &'l Log)>) {
+        let mut unsynced = logs.into_iter().filter(|(_, log)| !log.counts_synced);
         let may_lose = unsynced.any(|(key, _)| {
             self.catalog.partition(key).is_some_and(|(_, core)| check_syncs(&core).is_err())
         });
-        if may_lose {
+        // A run that has ended hears of each sync that fails later.
+        if may_lose && !self.notes().is_incomplete() {
             // If this fails too, nothing can be done.
             let _ = self.note(Note::Incomplete);
         }
