@@ -535,7 +535,7 @@ impl<C: Catalog> Driver<C> {
             let is_beat = matches!(&parcel.envelope.body, Body::Beat);
             self.out.said.push(Said::Parcel(Box::new(parcel)));
             if is_beat {
-                let sums = sums_to_name(&self.shell);
+                let sums = sums_to_name(&self.shell, &self.shown, to);
                 self.signal(to, epoch, Sign::Beating { round: self.pulse.round(), sums });
             }
         }
@@ -648,13 +648,18 @@ fn is_of_group<C: Catalog>(shell: &Shell<C>, group: Option<GroupId>) -> bool {
     }
 }
 
-/// What a beat says that this member has. A member that has the same says nothing any more, also if
-/// the frame was lost by which it said that it has adopted the epoch: it has to ask again, until this
-/// member is current.
-fn sums_to_name<C: Catalog>(shell: &Shell<C>) -> Sums {
-    let is_leader = shell.member().role().leads().is_some();
-    let is_current = !is_leader || view::is_current(shell.member());
-    if is_current { sums_of(shell) } else { Sums::of_nobody() }
+/// What a beat says to another member that this one has. A member that has the same says nothing any
+/// more, also if its last question was lost: by it a leader learns that the epoch was adopted, without
+/// which it is not current; what was copied, and all that a new directory needs to count; and where a
+/// log was noted to begin, which a caller may await. Until then that member has to ask again.
+fn sums_to_name<C: Catalog>(shell: &Shell<C>, shown: &shown::Shown, to: NodeId) -> Sums {
+    let member = shell.member();
+    let is_current = member.role().leads().is_none() || view::is_current(member);
+    let is_replaced = shown.replacing == Some(to);
+    let has_noted = |key: &LogKey| view::has_noted_start(member, *key, to);
+    let is_known =
+        view::lag_of(member, to).is_empty() && shown.awaited_starts.keys().all(has_noted);
+    if is_current && !is_replaced && is_known { sums_of(shell) } else { Sums::of_nobody() }
 }
 
 fn sums_of<C: Catalog>(shell: &Shell<C>) -> Sums {

@@ -177,6 +177,23 @@ impl Leader {
         needed.iter().map(|(_, membership)| membership.reached(noted)).min().flatten()
     }
 
+    /// Whether this leader knows that the directories of a member that count have noted that a log begins
+    /// at `start`, or above.
+    pub(super) fn has_noted(
+        &self,
+        log: LogKey,
+        node: NodeId,
+        start: u64,
+        needed: &[(u64, Membership)],
+    ) -> bool {
+        let directories = needed.iter().flat_map(|(_, membership)| membership.directories());
+        let copies = self.copies.get(&log);
+        directories.filter(|(of, _)| *of == node).all(|key| {
+            let copy = copies.and_then(|it| it.get(&key));
+            copy.is_some_and(|copy| copy.asked.start >= start)
+        })
+    }
+
     /// How far the run that a member asked from last has a log; zero if it has not asked for it.
     pub(super) fn copied(&self, log: LogKey, node: NodeId) -> u64 {
         let copies = self.copies.get(&log).into_iter().flatten();

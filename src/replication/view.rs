@@ -33,6 +33,13 @@ pub(super) fn noted_start(member: &Member, key: LogKey) -> Option<u64> {
     leader.noted_start(key, state.me(), own, &state.needed())
 }
 
+/// Whether this leader knows that another member that counts has noted where a log begins.
+pub(super) fn has_noted_start(member: &Member, key: LogKey, node: NodeId) -> bool {
+    let (Role::Leader(leader), state) = (member.role(), member.state()) else { return true };
+    let start = state.logs().get(key).map_or(0, |log| log.history.start());
+    leader.has_noted(key, node, start, &state.needed())
+}
+
 /// How many records another member has copied from this leader, over all logs.
 pub(super) fn copied_by(member: &Member, node: NodeId) -> u64 {
     let Role::Leader(leader) = member.role() else { return 0 };

@@ -70,11 +70,6 @@ fn deleted_records_stay_deleted_whatever_member_leads_next() {
     assert_eq!(read_all(group.broker(C), "orders"), ["three"]);
 }
 
-// RED: src/replication/driver.rs
-//   - say_starts(&mut self.shell, self.shown.awaited_starts.keys().copied());
-// RED: src/replication/member.rs
-//   - if again != Some(known) {
-//   + if again != Some(question) {
 #[test]
 fn a_lost_word_of_a_deletion_is_repeated() {
     let group = with_records(true, |replication| replication.ack_timeout(PATIENCE / 6));

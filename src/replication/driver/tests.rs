@@ -27,6 +27,8 @@ use crate::partition::leadership::LeadershipTerms;
 use crate::record::Record;
 use crate::storage::disk::SimulatedDisk;
 
+mod lost;
+
 const TERMS: LeadershipTerms =
     LeadershipTerms { ack_timeout: Duration::from_secs(30), max_uncommitted_bytes: u64::MAX };
 const TIMEOUT: Duration = Duration::from_millis(500);
