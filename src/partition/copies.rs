@@ -13,11 +13,17 @@ use super::quorum::Quorum;
 #[cfg(feature = "replication")]
 use super::quorum_gate::{Awaited, Measure};
 use crate::error::{Error, Result};
+#[cfg(feature = "replication")]
+use crate::sync::OnceLock;
 
 #[derive(Debug, Default)]
 pub(crate) struct Copies {
     #[cfg(feature = "replication")]
     awaited: Option<Awaited>,
+    /// Until when it waits for a majority to sync, from the moment at which the others are asked for
+    /// that: a delivery may be waited for long after its append.
+    #[cfg(feature = "replication")]
+    asked_until: OnceLock<Duration>,
     /// What a task waits with, once it was polled.
     #[cfg(feature = "replication")]
     ticket: Option<u64>,
@@ -51,16 +57,26 @@ impl Copies {
 
     fn measured(core: &PartitionCore, end: u64, led: LedEpoch, measure: Measure) -> Self {
         let awaited = led.is_some().then(|| Quorum::of(core).awaited(end, led, measure)).flatten();
-        Self { awaited, ticket: None }
+        Self { awaited, ..Self::default() }
     }
 
     /// Asks the others for what it waits for, if they would not do that by themselves. A wait does so
     /// itself, but perhaps after something else that takes long. `is_announced`: the caller announces it
     /// at once. It holds no lock.
     pub(crate) fn begin(&self, core: &PartitionCore, is_announced: bool) {
-        if let Some(Awaited { end, epoch, measure: Measure::Synced, .. }) = self.awaited {
+        if let Some(Awaited { end, epoch, measure: Measure::Synced, .. }) = self.begun(core) {
             Quorum::of(core).want_synced(epoch, end, is_announced);
         }
+    }
+
+    /// What it waits for, once the wait has begun.
+    fn begun(&self, core: &PartitionCore) -> Option<Awaited> {
+        let awaited = self.awaited?;
+        if awaited.measure == Measure::Held {
+            return Some(awaited);
+        }
+        let begin = || Quorum::of(core).deadline().unwrap_or(awaited.deadline);
+        Some(Awaited { deadline: *self.asked_until.get_or_init(begin), ..awaited })
     }
 
     /// Of all that was appended to the partition since the leadership `since` began. Also returns from
@@ -79,14 +95,10 @@ impl Copies {
             return (Ok(Self::default()), since);
         }
         let is_stricter = is_strict && !core.log.lead().counts_synced();
-        let (awaited, next) = Quorum::of(core).since(since.number());
-        let copies = match awaited {
-            // That all was held when the leadership ended does not say that it was synced.
-            Ok((led, _)) if is_stricter && !led.is_some() => Err(Error::LeadershipLost),
-            Ok((led, end)) if is_stricter => Ok(Self::synced(core, end, led)),
-            Ok((led, end)) => Ok(Self::of(core, end, led)),
-            Err(unconfirmed) => Err(unconfirmed.into()),
-        };
+        let measure = if is_stricter { Measure::Synced } else { Measure::Held };
+        let (awaited, next) = Quorum::of(core).since(since.number(), measure);
+        let copies =
+            awaited.map(|(led, end)| Self::measured(core, end, led, measure)).map_err(Into::into);
         (copies, LedEpoch::of(next))
     }
 
@@ -114,7 +126,7 @@ impl Copies {
     /// records may or may not be kept.
     pub(crate) fn wait(&self, core: &PartitionCore) -> Result<()> {
         self.begin(core, false);
-        self.awaited.map_or(Ok(()), |awaited| Ok(Quorum::of(core).wait(awaited)?))
+        self.begun(core).map_or(Ok(()), |awaited| Ok(Quorum::of(core).wait(awaited)?))
     }
 
     /// The same, until a moment of real time, which is `timeout` after the call has begun; `None` if the
@@ -125,7 +137,7 @@ impl Copies {
         until: Option<Instant>,
         timeout: Duration,
     ) -> Option<Result<()>> {
-        let Some(awaited) = self.awaited else { return Some(Ok(())) };
+        let Some(awaited) = self.begun(core) else { return Some(Ok(())) };
         self.begin(core, false);
         let answer = Quorum::of(core).wait_until(awaited, until, timeout)?;
         Some(answer.map_err(Into::into))
@@ -135,8 +147,8 @@ impl Copies {
     /// ends the wait.
     pub(crate) fn poll(&mut self, core: &PartitionCore, waker: &Waker) -> Option<Result<()>> {
         self.begin(core, false);
-        let Some(awaited) = &self.awaited else { return Some(Ok(())) };
-        let answer = Quorum::of(core).poll(awaited, waker, &mut self.ticket)?;
+        let Some(awaited) = self.begun(core) else { return Some(Ok(())) };
+        let answer = Quorum::of(core).poll(&awaited, waker, &mut self.ticket)?;
         Some(answer.map_err(Into::into))
     }
 

@@ -94,20 +94,29 @@ impl<'a> Quorum<'a> {
     /// What a call waits for that appended below `end` under a leadership, from now on; `None` if it
     /// waits for no majority.
     pub(crate) fn awaited(self, end: u64, led: LedEpoch, measure: Measure) -> Option<Awaited> {
-        let terms = self.log.lead().terms().filter(|_| led.is_some())?;
-        let deadline = self.log.clock().monotonic().saturating_add(terms.ack_timeout);
+        let deadline = self.deadline().filter(|_| led.is_some())?;
         Some(Awaited { end, epoch: led.number(), deadline, measure })
+    }
+
+    /// When a wait that begins now ends at the latest.
+    pub(crate) fn deadline(self) -> Option<Duration> {
+        let terms = self.log.lead().terms()?;
+        Some(self.log.clock().monotonic().saturating_add(terms.ack_timeout))
     }
 
     /// Under which leadership a call waits, and up to which end, that wants a majority to have all that
     /// was appended since `since` began; under none if a majority has it. The second is from when on
     /// the next such call has to look.
-    pub(crate) fn since(self, since: u32) -> (Result<(LedEpoch, u64), Unconfirmed>, u32) {
+    pub(crate) fn since(
+        self,
+        since: u32,
+        measure: Measure,
+    ) -> (Result<(LedEpoch, u64), Unconfirmed>, u32) {
         let leads = self.log.lead().leads();
         // In this order: what was appended under a leadership that has ended is in the log, or the
         // loss of it is noted.
         let end = self.log.ends().end();
-        let epoch = match (self.gate.ended_since(since), leads) {
+        let epoch = match (self.gate.ended_since(since, measure), leads) {
             (Some(Err(lossy)), _) => {
                 return (Err(Unconfirmed::LeadershipEnded), lossy.saturating_add(1));
             }

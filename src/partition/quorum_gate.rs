@@ -89,14 +89,21 @@ impl Reached {
     }
 }
 
+/// The last leadership that ended with records of which a majority was not known to have done this.
+#[derive(Debug, Default)]
+struct Lossy {
+    held: u32,
+    /// Most of them nobody had asked for.
+    synced: u32,
+}
+
 #[derive(Debug, Default)]
 struct Calls {
     reached: Reached,
     /// Up to where calls wait, or have waited, for a majority to sync, and under which leadership.
     wanted: (u32, u64),
     ended: Option<Ended>,
-    /// The last leadership that ended with records that no majority was known to have.
-    lossy: u32,
+    lossy: Lossy,
     /// The latest time that is known.
     now: Duration,
     /// Final.
@@ -303,19 +310,26 @@ impl QuorumGate {
         if waits.ended.is_none_or(|ended| ended.epoch < epoch) {
             waits.ended = Some(Ended { epoch, reached: waits.reached });
             if waits.reached.watermark < log_end {
-                waits.lossy = epoch;
+                waits.lossy.held = epoch;
+            }
+            if waits.reached.synced < log_end {
+                waits.lossy.synced = epoch;
             }
         }
         let wakers = waits.take_answered();
         self.wake(waits, wakers);
     }
 
-    /// Whether a majority had everything when the leaderships from `epoch` on ended; the epoch of the
-    /// last one if not. `None` if that of `epoch` has not ended.
-    pub(super) fn ended_since(&self, epoch: u32) -> Option<Result<(), u32>> {
+    /// Whether a majority had everything, by this measure, when the leaderships from `epoch` on ended; the
+    /// epoch of the last one if not. `None` if that of `epoch` has not ended.
+    pub(super) fn ended_since(&self, epoch: u32, measure: Measure) -> Option<Result<(), u32>> {
         let waits = self.waits.lock();
-        if epoch <= waits.lossy {
-            return Some(Err(waits.lossy));
+        let lossy = match measure {
+            Measure::Held => waits.lossy.held,
+            Measure::Synced => waits.lossy.synced,
+        };
+        if epoch <= lossy {
+            return Some(Err(lossy));
         }
         waits.ended.filter(|ended| ended.epoch >= epoch).map(|_| Ok(()))
     }

@@ -463,7 +463,9 @@ impl<C: Catalog + Send + 'static> Calls for Beside<C> {
                 Err(Error::config("replace_member", reason))
             }
             Replacing::Counts => {
-                let reason = "its directory counts; this is for a member whose disk is lost";
+                let reason = "the directory that counts for it was heard within the time-out, and \
+                              this is for a member whose disk is lost: if it was stopped just now, \
+                              call again after the time-out";
                 Err(Error::config("replace_member", reason))
             }
         })

@@ -203,7 +203,8 @@ pub(super) fn refused(why: LeadRefused, epoch: LeaderEpoch) -> Error {
             "a log of this member is damaged; it can lead once it has copied it from a leader"
         }
         LeadRefused::Heard => {
-            let reason = "a leader is heard, and has a majority or may get one: nothing was forced";
+            let reason = "a leader is heard, so nothing was forced: one that has no majority can \
+                          be forced itself, or stopped for longer than the time-out";
             return Error::config("force_lead", reason);
         }
     };

@@ -133,7 +133,8 @@ fn synced_on(group: &Group, end: u64) -> usize {
 //   - Copies::synced(core, end, self.led)
 //   + Copies::of(core, end, self.led)
 // RED: src/partition/copies.rs
-//   - Ok((led, end)) if is_stricter => Ok(Self::synced(core, end, led)),
+//   - let measure = if is_stricter { Measure::Synced } else { Measure::Held };
+//   + let measure = Measure::Held;
 #[test]
 fn a_producer_stricter_than_its_topic_waits_until_a_majority_has_synced() {
     let group = Group::led();

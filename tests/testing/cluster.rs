@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use logpond::testing::{Link, SimNetwork, TestCluster};
 use logpond::{
-    Acks, Broker, Clock, Error, LeaderEpoch, MemberState, NodeId, Record, Role, TopicConfig,
+    Acks, Broker, Clock, Durability, Error, LeaderEpoch, MemberState, NodeId, Record, Role,
+    TopicConfig,
 };
 
 use crate::broker::panic_of;
@@ -45,6 +46,33 @@ fn passed(cluster: &TestCluster, since: Duration) -> Duration {
 fn follower(cluster: &TestCluster) -> NodeId {
     let leads = cluster.leader_id();
     cluster.nodes().into_iter().find(|node| Some(*node) != leads).unwrap()
+}
+
+/// The time that a producer at `Sync` waits for a majority's syncs began with `enqueue`, and nobody was
+/// asked to sync before the delivery was waited for: one that came later got a time-out. And a flush after
+/// a leadership that had lost nothing failed as if it had.
+// RED: src/partition/copies.rs
+//   - Some(Awaited { deadline: *self.asked_until.get_or_init(begin), ..awaited })
+//   + Some(awaited)
+// RED: src/partition/quorum_gate.rs
+//   - Measure::Synced => waits.lossy.synced,
+//   + Measure::Synced => epoch,
+#[test]
+fn a_delivery_of_a_strict_producer_can_be_waited_for_late_and_flushed_after_the_leadership() {
+    let cluster = TestCluster::new(3);
+    let leader = cluster.leader();
+    leader.ensure_topic("orders", TopicConfig::new(1).durability(Durability::Os)).unwrap();
+    let strict = leader.producer_builder().durability(Durability::Sync).build().unwrap();
+    let delivery = strict.enqueue(Record::to("orders").value("late")).unwrap();
+    cluster.advance(MINUTE);
+    // The others are slower than a beat, with which time-outs are noticed.
+    let ms = Duration::from_millis;
+    cluster.network().links(Link::default().delay(ms(120)..ms(150)));
+    delivery.wait().unwrap();
+    cluster.network().links(Link::default());
+    leader.replication().unwrap().resign(None).unwrap();
+    cluster.advance(SECOND);
+    strict.flush().unwrap();
 }
 
 #[test]
