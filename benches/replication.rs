@@ -1,7 +1,8 @@
 //! Three copies in one process, over channels: what they cost.
 //!
 //! - A stream of records that are not waited for one by one, acknowledged by a majority; beside it, in
-//!   turns, the same records appended to three brokers that know nothing of each other, at once.
+//!   turns, the same records appended to three brokers that know nothing of each other, at once. And how
+//!   many records a follower lacks meanwhile, at most.
 //! - The same at `Sync`, by eight threads that wait.
 //! - One record at a time, beside a bare round trip of two threads that sleep in between.
 //! - From `lead` to the first acknowledged record, by the number of partitions.
@@ -18,6 +19,7 @@
 #![allow(clippy::cast_precision_loss, reason = "figures have three digits")]
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
@@ -141,10 +143,17 @@ fn stream(bench: &Bench) {
     group.brokers[0].ensure_topic(TOPIC, TopicConfig::new(1)).expect("a topic can be made");
     let alone = three_alone(bench.dir(), Durability::Os);
     let (mut replicated, mut apart) = (Rounds::default(), Rounds::default());
+    let mut lag = Rounds::default();
     for _ in 0..bench.scale(7, 1) {
-        let start = now();
-        send_all(&group.brokers[0].producer(), records);
-        replicated.push(records as f64 / start.elapsed().as_secs_f64());
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let watched = scope.spawn(|| greatest_lag(&group, &is_over));
+            let start = now();
+            send_all(&group.brokers[0].producer(), records);
+            replicated.push(records as f64 / start.elapsed().as_secs_f64());
+            is_over.store(true, Ordering::Relaxed);
+            lag.push(watched.join().expect("nobody panics") as f64);
+        });
         let start = now();
         thread::scope(|scope| {
             for broker in &alone {
@@ -157,6 +166,23 @@ fn stream(bench: &Bench) {
     println!("  three copies                   {}", replicated.show(per_second));
     println!("  three brokers apart, each      {}", apart.show(per_second));
     println!("  the first over the second      {}", replicated.over(&apart).show(times));
+    println!(
+        "  records that a follower lacks  {}, at most, by round",
+        lag.show(|it| format!("{it}"))
+    );
+}
+
+/// The most records that a follower lacked meanwhile, as the leader sees it. What is shown is made anew
+/// ten times a second.
+fn greatest_lag(group: &Group, is_over: &AtomicBool) -> u64 {
+    let member = group.brokers[0].replication().expect("it has one");
+    let mut greatest = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        let lag = member.status().members.iter().map(|it| it.lag_records).max();
+        greatest = greatest.max(lag.unwrap_or(0));
+        thread::park_timeout(Duration::from_millis(20));
+    }
+    greatest
 }
 
 fn synced(bench: &Bench) {
