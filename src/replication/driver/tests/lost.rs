@@ -98,6 +98,8 @@ fn a_deletion_is_acknowledged_by_a_member_whose_question_was_lost() {
 fn a_new_directory_whose_question_was_lost_is_admitted() {
     let mut group = Group::led(false);
     group.members[1] = open(1, 77, false);
+    // Before it is heard, its old directory was.
+    group.pass(HEARTBEAT, |said| !asks(said, 1, LogKey::Offsets, 0));
     assert_eq!(group.members[0].replace(NodeId(1), group.now), Replacing::Begun);
     for _ in 0..10 {
         group.pass(HEARTBEAT, |said| !asks(said, 1, LogKey::Offsets, 0));
