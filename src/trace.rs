@@ -4,6 +4,10 @@
 //! [`Outbox`], and delivered by the next thread that holds no lock. Without the feature an outbox
 //! has no size, and no event is made.
 
+#[cfg(test)]
+#[cfg(feature = "tracing")]
+pub(crate) mod heard;
+
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,53 +1,7 @@
 //! Each event of a member, as a subscriber of `tracing` hears it.
 
-use std::fmt::{Debug, Write};
-use std::sync::Arc;
-
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
-
 use super::*;
-use crate::sync::Mutex;
-
-/// Keeps each event as a line, with its level.
-#[derive(Clone)]
-struct Heard(Arc<Mutex<Vec<String>>>);
-
-struct Line(String);
-
-impl Visit for Line {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        match field.name() {
-            "message" => self.0.insert_str(0, &format!("{value:?}")),
-            name => write!(self.0, " {name}={value:?}").unwrap(),
-        }
-    }
-}
-
-impl Subscriber for Heard {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "logpond"
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Record<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        let mut line = Line(String::new());
-        event.record(&mut line);
-        self.0.lock().push(format!("{}: {}", event.metadata().level(), line.0));
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
-}
+use crate::trace::heard::Heard;
 
 /// The events, and the lines of them.
 fn all() -> Vec<(ReplicationEvent, &'static str)> {
@@ -88,8 +42,8 @@ fn all() -> Vec<(ReplicationEvent, &'static str)> {
 //   + let _ = (trace, me, change);
 #[test]
 fn each_event_is_one_of_tracing_too() {
-    let heard = Heard(Arc::new(Mutex::new(Vec::new())));
-    let lines = || std::mem::take(&mut *heard.0.lock());
+    let heard = Heard::default();
+    let lines = || std::mem::take(&mut *heard.lines.lock());
     for (event, expected) in all() {
         let trace = Outbox::default();
         tracing::subscriber::with_default(heard.clone(), || {
